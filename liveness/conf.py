@@ -7,6 +7,7 @@ The program itself reads the frozen :class:`Settings` made from them.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 from oslo_config import cfg
@@ -18,8 +19,17 @@ GROUP = "liveness"
 DEFAULT_CONNECTION = "sqlite:///liveness.sqlite"
 
 
-def _seconds(low: float, high: float) -> cfg_types.Float:
-    return cfg_types.Float(min=low, max=high)
+class _Seconds(cfg_types.Float):
+    """A number of seconds within bounds; NaN is not within any."""
+
+    def __call__(self, value: Any) -> float:
+        if math.isnan(number := super().__call__(value)):
+            raise ValueError("must be a number of seconds")
+        return number
+
+
+def _seconds(low: float, high: float) -> _Seconds:
+    return _Seconds(min=low, max=high)
 
 
 OPTIONS: list[cfg.Opt] = [

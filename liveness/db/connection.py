@@ -1,0 +1,212 @@
+"""Connections: which drivers, which timeouts, which transactions.
+
+Every connection is in autocommit, so that a single statement is one round trip
+and nothing stays open between statements. A transaction is opened by saying so
+(:func:`transaction`), and is short.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import sqlalchemy as sa
+from oslo_db import exception as db_exc
+from oslo_db.sqlalchemy import exc_filters
+from sqlalchemy.engine import URL, make_url
+
+from liveness import exceptions
+
+DRIVERS = {"sqlite": "pysqlite", "mysql": "pymysql", "postgresql": "psycopg"}
+
+
+def parse_url(url: str) -> URL:
+    """Return ``url`` with the one supported driver of its database named.
+
+    :raises ConfigError: when it is no URL of SQLite, MySQL/MariaDB or PostgreSQL.
+        The message holds no password.
+    """
+    try:
+        parsed = make_url(url)
+    except (sa.exc.ArgumentError, ValueError, TypeError):
+        raise exceptions.ConfigError(
+            reason="[liveness] connection is not a database URL; it looks like"
+            " mysql+pymysql://USER:PASSWORD@HOST/NAME or sqlite:///PATH (the value"
+            " is not shown: it may hold a password)"
+        ) from None
+    backend, _, driver = parsed.drivername.partition("+")
+    backend = "mysql" if backend == "mariadb" else backend
+    if backend not in DRIVERS or driver not in ("", DRIVERS[backend]):
+        supported = ", ".join(f"{name}+{drv}" for name, drv in DRIVERS.items())
+        raise exceptions.ConfigError(
+            reason=f"[liveness] connection names {parsed.drivername!r}; supported are"
+            f" {supported}"
+        )
+    if backend == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise exceptions.ConfigError(
+            reason="[liveness] connection is an SQLite database in memory, which no"
+            " other engine can see; name a file: sqlite:///PATH"
+        )
+    parsed = parsed.set(drivername=f"{backend}+{DRIVERS[backend]}")
+    if backend == "mysql" and "charset" not in parsed.query:
+        parsed = parsed.update_query_dict({"charset": "utf8mb4"})
+    return parsed
+
+
+class Database:
+    """The shared database: makes engines (pools) whose every connection has connect,
+    read and write timeouts of ``timeout`` seconds, and READ COMMITTED."""
+
+    def __init__(self, url: str, timeout: float) -> None:
+        self.url = parse_url(url)
+        self.timeout = timeout
+        self.backend = self.url.get_backend_name()
+        self._pools: list[sa.Engine] = []
+
+    def __str__(self) -> str:
+        return self.url.render_as_string(hide_password=True)
+
+    def pool(self, size: int) -> sa.Engine:
+        """Return a new engine with at most ``size`` connections, none open yet."""
+        engine = sa.create_engine(
+            self.url,
+            isolation_level="AUTOCOMMIT",
+            skip_autocommit_rollback=True,
+            pool_size=size,
+            max_overflow=0,
+            pool_timeout=self.timeout,
+            poolclass=sa.QueuePool,
+            connect_args=self._connect_args(),
+        )
+        exc_filters.register_engine(engine)
+        sa.event.listen(engine, "connect", self._on_connect)
+        if self.backend == "postgresql":
+            sa.event.listen(engine, "do_connect", self._connect_postgresql)
+        self._pools.append(engine)
+        return engine
+
+    def close(self) -> None:
+        """Close every pool; connections in use are closed when given back."""
+        for engine in self._pools:
+            engine.dispose()
+
+    def _connect_args(self) -> dict[str, Any]:
+        whole = max(1, math.ceil(self.timeout))
+        if self.backend == "mysql":
+            return {
+                "connect_timeout": whole,
+                "read_timeout": self.timeout,
+                "write_timeout": self.timeout,
+            }
+        if self.backend == "postgresql":
+            return {"connect_timeout": max(2, whole), "application_name": "liveness"}
+        return {"timeout": self.timeout, "check_same_thread": False}
+
+    def _connect_postgresql(
+        self, dialect: Any, record: Any, args: Any, kwargs: Any
+    ) -> Any:
+        from liveness.db.psycopg_timeout import connection_class
+
+        return connection_class(self.timeout).connect(*args, **kwargs)
+
+    def _on_connect(self, dbapi_connection: Any, record: Any) -> None:
+        cursor = dbapi_connection.cursor()
+        for statement in self._session_setup(dbapi_connection):
+            cursor.execute(statement)
+        cursor.close()
+
+    def _session_setup(self, dbapi_connection: Any) -> Iterator[str]:
+        # The server's own timeouts: a paused client must not keep its row locks for
+        # the server's eight hours of wait_timeout.
+        whole = max(1, math.ceil(self.timeout))
+        if self.backend == "mysql":
+            yield "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
+            yield "SET SESSION sql_mode = 'TRADITIONAL'"
+            yield f"SET SESSION innodb_lock_wait_timeout = {whole}"
+            yield f"SET SESSION lock_wait_timeout = {whole}"
+            if "MariaDB" in dbapi_connection.get_server_info():
+                yield f"SET SESSION idle_transaction_timeout = {whole}"
+        elif self.backend == "postgresql":
+            millis = round(self.timeout * 1000)
+            yield "SET default_transaction_isolation = 'read committed'"
+            yield f"SET statement_timeout = {millis}"
+            yield f"SET lock_timeout = {millis}"
+            yield f"SET idle_in_transaction_session_timeout = {millis}"
+        else:
+            yield "PRAGMA synchronous = FULL"
+
+
+@contextlib.contextmanager
+def transaction(connection: sa.Connection) -> Iterator[None]:
+    """Run the block as one transaction of an autocommit connection.
+
+    Afterwards it is committed, or (on any exception, which goes on) rolled back. A
+    connection that cannot even roll back is thrown away.
+    """
+    sqlite = connection.dialect.name == "sqlite"
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if sqlite else "BEGIN")
+    try:
+        yield
+        connection.exec_driver_sql("COMMIT")
+    except BaseException:
+        try:
+            if not connection.invalidated:
+                connection.exec_driver_sql("ROLLBACK")
+        except Exception:
+            connection.invalidate()
+        raise
+
+
+def one_line(error: BaseException) -> str:
+    """The driver's own message on one line, without statement or parameters."""
+    origin = getattr(error, "orig", None) or getattr(error, "inner_exception", None)
+    while origin is not None and getattr(origin, "orig", None) is not None:
+        origin = origin.orig
+    text = str(origin if origin is not None else error)
+    return " ".join(text.split()) or type(error).__name__
+
+
+def is_database_error(error: BaseException) -> bool:
+    """True when ``error`` came from the database or the pool, not from a bug."""
+    return isinstance(error, (db_exc.DBError, sa.exc.SQLAlchemyError, OSError))
+
+
+def is_passing(error: BaseException) -> bool:
+    """True for a conflict that a second try may not meet: deadlock, lock timeout,
+    Galera's certification failure, a lost connection, SQLite's busy."""
+    if isinstance(error, (db_exc.DBDeadlock, db_exc.DBConnectionError)):
+        return True
+    text = one_line(error)
+    return any(
+        mark in text
+        for mark in (
+            "(1180,",  # Galera: error during COMMIT
+            "(1205,",
+            "(1213,",
+            "database is locked",
+            "could not serialize",
+            "deadlock detected",
+            "server closed the connection",
+            "terminating connection",
+            "connection is lost",
+            "lock timeout",
+        )
+    )
+
+
+def retrying(
+    function: Callable[[], Any], tries: int = 4, sleep: Callable[[float], Any] = time.sleep
+) -> Any:
+    """Call ``function`` until it returns, at most ``tries`` times, with growing
+    pauses of some ten milliseconds. It must be idempotent. The last error goes on."""
+    for attempt in range(1, tries + 1):
+        try:
+            return function()
+        except Exception as error:
+            if attempt == tries or not is_passing(error):
+                raise
+            sleep(0.02 * 2**attempt)
+    raise AssertionError("unreachable")

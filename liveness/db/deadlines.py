@@ -1,0 +1,373 @@
+"""What an owner writes: arm, extend, and how a deadline ends.
+
+Every write by id presents token and owner, changes the token, and looks at the row
+count. Each may be sent again after its answer was lost: the new token, or the row's
+absence, tells whether the first one counted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from oslo_db import exception as db_exc
+from sqlalchemy.dialects import postgresql
+
+from liveness import exceptions
+from liveness.clock import Clock
+from liveness.db import tables
+from liveness.db.rows import deadline_of, held, load_payload, new_token
+from liveness.model import Deadline, DeadlineState
+
+D = tables.deadline
+
+REASON_LIMIT = 2000
+"""Characters kept of why a deadline was retried, released or parked."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class NewDeadline:
+    """A deadline to be armed. ``due`` is seconds from now or a UTC moment."""
+
+    kind: str
+    key: str
+    owner_id: str
+    due: float | datetime
+    max_attempts: int
+    payload: str | None
+    token: int = dataclasses.field(default_factory=new_token)
+
+
+class Deadlines:
+    """The deadline table, as its owners see it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._now = clock.database_now
+
+    def arm(self, connection: sa.Connection, new: NewDeadline) -> Deadline:
+        """Insert one deadline. The caller's transaction, if any, stays usable.
+
+        :raises AlreadyArmed: when the key lives; nothing was changed.
+        """
+        returning = connection.dialect.insert_returning
+        statement = self._insert(connection).values(self._values(new))
+        try:
+            if returning:
+                row = connection.execute(statement.returning(*D.c)).one_or_none()
+                if row is not None:
+                    return deadline_of(row)
+            else:
+                connection.execute(statement)
+        except (db_exc.DBDuplicateEntry, sa.exc.IntegrityError):
+            pass
+        found = self.find(connection, new.kind, new.key)
+        if found is None or found.arm_token != new.token:
+            raise _already_armed(new, found)
+        return found
+
+    def arm_many(
+        self, connection: sa.Connection, news: Sequence[NewDeadline]
+    ) -> list[Deadline]:
+        """Insert all of ``news`` or none, inside a transaction of the caller's, in
+        statements of many rows. Values come back in the order given.
+
+        :raises AlreadyArmed: for the first whose key lives; the caller rolls back.
+        """
+        now = connection.execute(sa.select(self._now())).scalar_one()
+        rows = [self._values(new, now) for new in news]
+        statement = self._insert(connection)
+        if connection.dialect.insert_returning:
+            statement = statement.returning(D.c.id, D.c.token)
+        try:
+            result = connection.execute(statement, rows)
+        except (db_exc.DBDuplicateEntry, sa.exc.IntegrityError) as error:
+            raise self._first_armed(connection, news) or error from None
+        if connection.dialect.insert_returning:
+            ids = {row.token: row.id for row in result}
+        else:
+            ids = self._ids(connection, news)
+        if len(ids) < len(news):
+            raise self._first_armed(connection, news) or AssertionError(
+                f"{len(news)} rows inserted, {len(ids)} found"
+            )
+        return [
+            Deadline(id=ids[new.token], **_as_armed(row))
+            for new, row in zip(news, rows, strict=True)
+        ]
+
+    def extend(
+        self,
+        connection: sa.Connection,
+        deadline: Deadline,
+        due: float | datetime,
+        token: int,
+    ) -> Deadline:
+        """Give an armed deadline a new due time, which is its new promise.
+
+        :raises StaleDeadline: when ``deadline`` is not the newest value.
+        """
+        when = self._moment(due)
+        statement = (
+            sa.update(D)
+            .where(held(deadline), D.c.state == DeadlineState.ARMED)
+            .values(
+                token=token, due_at=when, expires_at=when, updated_at=self._now()
+            )
+        )
+        connection.execute(statement)
+        found = self._get(connection, deadline.id)
+        if found is None or found.token != token:
+            raise exceptions.StaleDeadline(
+                kind=deadline.kind, key=deadline.key, token=deadline.token
+            )
+        return found
+
+    def complete(
+        self,
+        connection: sa.Connection,
+        deadlines: Sequence[Deadline],
+        again: bool = False,
+    ) -> set[int]:
+        """Delete the rows of ``deadlines``, all of one owner. Return the ids of those
+        that were stale: nothing was changed for them.
+
+        A row that is gone counts as done, except on the first try for a single one
+        (``again`` says that an earlier try's answer was lost).
+        """
+        ids = [deadline.id for deadline in deadlines]
+        statement = sa.delete(D).where(
+            D.c.id.in_(ids),
+            D.c.token.in_(sorted({deadline.token for deadline in deadlines})),
+            D.c.owner_id == deadlines[0].owner_id,
+        )
+        if connection.execute(statement).rowcount == len(ids):
+            return set()
+        if len(ids) == 1 and not again:
+            return set(ids)
+        left = sa.select(D.c.id).where(D.c.id.in_(ids))
+        return set(connection.execute(left).scalars())
+
+    def move(
+        self,
+        connection: sa.Connection,
+        deadline: Deadline,
+        token: int,
+        **values: Any,
+    ) -> bool:
+        """Change the row of ``deadline`` and its token. False: it was stale."""
+        statement = (
+            sa.update(D)
+            .where(held(deadline))
+            .values(token=token, updated_at=self._now(), **values)
+        )
+        if connection.execute(statement).rowcount == 1:
+            return True
+        found = connection.execute(sa.select(D.c.token).where(D.c.id == deadline.id))
+        return found.scalar_one_or_none() == token
+
+    def rearm(
+        self, connection: sa.Connection, deadline: Deadline, token: int, due_in: float
+    ) -> bool:
+        """A new promise, attempts at zero, same owner. False: stale."""
+        when = self._now(due_in)
+        return self.move(
+            connection,
+            deadline,
+            token,
+            state=DeadlineState.ARMED,
+            due_at=when,
+            expires_at=when,
+            attempts=0,
+            last_error=None,
+        )
+
+    def retry(
+        self,
+        connection: sa.Connection,
+        deadline: Deadline,
+        token: int,
+        due_in: float,
+        reason: str,
+    ) -> bool:
+        """Later, same owner, same promise; the attempt stays counted. False: stale."""
+        return self.move(
+            connection,
+            deadline,
+            token,
+            state=DeadlineState.ARMED,
+            due_at=self._now(due_in),
+            last_error=_reason(reason),
+        )
+
+    def release(
+        self, connection: sa.Connection, deadline: Deadline, token: int, reason: str
+    ) -> bool:
+        """No owner, to be looked at by anyone at once. False: stale."""
+        return self.move(
+            connection,
+            deadline,
+            token,
+            state=DeadlineState.ARMED,
+            owner_id=None,
+            last_error=_reason(reason) or deadline.last_error,
+        )
+
+    def park(
+        self, connection: sa.Connection, deadline: Deadline, token: int, reason: str
+    ) -> bool:
+        """Kept for the operator, owned by nobody, never looked at. False: stale."""
+        return self.move(
+            connection,
+            deadline,
+            token,
+            state=DeadlineState.PARKED,
+            owner_id=None,
+            last_error=_reason(reason),
+        )
+
+    def hand_back(self, connection: sa.Connection, engine_id: str, limit: int) -> int:
+        """Release up to ``limit`` rows of ``engine_id``, armed or claimed, whoever
+        holds values of them. Return how many: fewer than ``limit`` means all.
+
+        Only for an engine that has spent every value it held."""
+        ids = list(
+            connection.execute(
+                sa.select(D.c.id).where(
+                    D.c.owner_id == engine_id,
+                    D.c.state.in_((DeadlineState.ARMED, DeadlineState.CLAIMED)),
+                ).limit(limit)
+            ).scalars()
+        )
+        if ids:
+            connection.execute(
+                sa.update(D)
+                .where(D.c.id.in_(ids), D.c.owner_id == engine_id)
+                .values(
+                    owner_id=None,
+                    state=DeadlineState.ARMED,
+                    token=new_token(),
+                    updated_at=self._now(),
+                )
+            )
+        return len(ids)
+
+    def unpark(self, connection: sa.Connection, deadline: Deadline) -> bool:
+        """Give a parked row back to the engines, due now, attempts at zero. False: it
+        has changed since it was read."""
+        statement = (
+            sa.update(D)
+            .where(D.c.id == deadline.id, D.c.token == deadline.token)
+            .where(D.c.state == DeadlineState.PARKED)
+            .values(
+                state=DeadlineState.ARMED,
+                token=new_token(),
+                attempts=0,
+                due_at=self._now(),
+                updated_at=self._now(),
+            )
+        )
+        return connection.execute(statement).rowcount == 1
+
+    def find(
+        self, connection: sa.Connection, kind: str, key: str
+    ) -> Deadline | None:
+        """The deadline of that kind and key, or None."""
+        row = connection.execute(
+            sa.select(D).where(D.c.kind == kind, D.c.key == key)
+        ).one_or_none()
+        return None if row is None else deadline_of(row)
+
+    def counts(self, connection: sa.Connection) -> dict[tuple[str, str], int]:
+        """Number of rows by (kind, state). Reads the whole table."""
+        statement = sa.select(D.c.kind, D.c.state, sa.func.count()).group_by(
+            D.c.kind, D.c.state
+        )
+        return {(row[0], row[1]): row[2] for row in connection.execute(statement)}
+
+    def _get(self, connection: sa.Connection, row_id: int) -> Deadline | None:
+        row = connection.execute(sa.select(D).where(D.c.id == row_id)).one_or_none()
+        return None if row is None else deadline_of(row)
+
+    def _insert(self, connection: sa.Connection) -> Any:
+        # On PostgreSQL an error would end the caller's transaction.
+        if connection.dialect.name == "postgresql":
+            return postgresql.insert(D).on_conflict_do_nothing()
+        return sa.insert(D)
+
+    def _values(self, new: NewDeadline, now: datetime | None = None) -> dict[str, Any]:
+        when = self._moment(new.due, now)
+        stamp = now or self._now()
+        return {
+            "kind": new.kind,
+            "key": new.key,
+            "owner_id": new.owner_id,
+            "token": new.token,
+            "arm_token": new.token,
+            "epoch": 1,
+            "state": DeadlineState.ARMED,
+            "due_at": when,
+            "expires_at": when,
+            "attempts": 0,
+            "max_attempts": new.max_attempts,
+            "payload": new.payload,
+            "created_at": stamp,
+            "updated_at": stamp,
+        }
+
+    def _moment(self, due: float | datetime, now: datetime | None = None) -> Any:
+        if isinstance(due, datetime):
+            return due
+        if now is None:
+            return self._now(due)
+        return now + timedelta(seconds=due)
+
+    def _ids(
+        self, connection: sa.Connection, news: Sequence[NewDeadline]
+    ) -> dict[int, int]:
+        ids = {}
+        for kind in {new.kind for new in news}:
+            keys = [new.key for new in news if new.kind == kind]
+            statement = sa.select(D.c.token, D.c.id).where(
+                D.c.kind == kind, D.c.key.in_(keys)
+            )
+            ids.update({row.token: row.id for row in connection.execute(statement)})
+        return ids
+
+    def _first_armed(
+        self, connection: sa.Connection, news: Sequence[NewDeadline]
+    ) -> exceptions.AlreadyArmed | None:
+        seen = set()
+        for new in news:
+            found = self.find(connection, new.kind, new.key)
+            if (new.kind, new.key) in seen or (
+                found is not None and found.arm_token != new.token
+            ):
+                return _already_armed(new, found)
+            seen.add((new.kind, new.key))
+        return None
+
+
+def _as_armed(values: dict[str, Any]) -> dict[str, Any]:
+    """The fields of the value of a row that was inserted with ``values``."""
+    fields = {name: values[name] for name in values if name != "updated_at"}
+    fields.update(payload=load_payload(values["payload"])[0], last_error=None)
+    return fields
+
+
+def _already_armed(
+    new: NewDeadline, found: Deadline | None
+) -> exceptions.AlreadyArmed:
+    # None: the caller's snapshot is older than the row that is in the way.
+    return exceptions.AlreadyArmed(
+        kind=new.kind,
+        key=new.key,
+        owner_id=found.owner_id if found else "unknown",
+        state=found.state if found else "just armed",
+    )
+
+
+def _reason(text: str) -> str | None:
+    return text[:REASON_LIMIT] or None

@@ -1,0 +1,237 @@
+"""Every statement on ``liveness_engine``.
+
+Beat and fence are single autocommit statements by primary key, each guarded by
+``beat_seq``: a late beat cannot undo a fence, and a fence decided on an old reading
+cannot hit an engine that has beaten since.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from liveness import exceptions
+from liveness.clock import Clock
+from liveness.db import tables
+from liveness.model import ALIVE, Engine, EngineState
+
+E = tables.engine
+D = tables.deadline
+
+DEAD = (EngineState.FENCED, EngineState.STOPPED)
+DEAD_SHOWN = 100
+"""Rows of dead engines that one observation brings along, the latest ones. Older
+ones that still own something come by :meth:`Engines.owners_not_alive`."""
+
+IDENTITY = {
+    "mysql": "CONCAT_WS('/', @@server_id, @@hostname, @@port)",
+    "postgresql": "CONCAT_WS('/', pg_postmaster_start_time(), inet_server_addr())",
+    "sqlite": "'sqlite'",
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Observation:
+    """One reading of the engine table: which server answered, its UTC, the engines."""
+
+    server: str
+    now: datetime
+    engines: tuple[Engine, ...]
+
+
+def engine_of(row: sa.Row[tuple[object, ...]]) -> Engine:
+    """The value of a row that has every column of the table."""
+    return Engine(*(row._mapping[c.name] for c in E.columns))
+
+
+class Engines:
+    """The engine table, through a connection that each call is given."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._now = clock.database_now
+
+    def register(self, connection: sa.Connection, engine: Engine) -> None:
+        """Afterwards ``engine`` has a row, live, with ``beat_seq`` as given; its times
+        are the database's. The same value may be registered again when the answer
+        was lost.
+
+        :raises EngineIdTaken: when another incarnation has the id.
+        """
+        values = dataclasses.asdict(engine)
+        values.update(started_at=self._now(), beat_at=self._now())
+        try:
+            connection.execute(sa.insert(E).values(values))
+        except Exception:
+            found = self.get(connection, engine.id)
+            if found is None:
+                raise
+            if found.token != engine.token:
+                raise exceptions.EngineIdTaken(
+                    engine_id=engine.id, host=found.host, pid=found.pid
+                ) from None
+
+    def beat(
+        self,
+        connection: sa.Connection,
+        engine_id: str,
+        acked: int,
+        sent: int,
+        seq: int,
+        ttl: float,
+    ) -> bool:
+        """Write beat ``seq``. True: it is committed. False: the engine was fenced, or
+        its row is gone, or another process beats with its id; final.
+
+        ``acked`` is the last beat known to be committed; any up to ``sent`` may be.
+        """
+        statement = (
+            sa.update(E)
+            .where(E.c.id == engine_id, E.c.state.in_(ALIVE))
+            .where(E.c.beat_seq.between(acked, sent))
+            .values(beat_seq=seq, beat_at=self._now(), ttl=ttl)
+        )
+        return connection.execute(statement).rowcount == 1
+
+    def fence(
+        self,
+        connection: sa.Connection,
+        victim: Engine,
+        by: str | None,
+        evidence: str,
+    ) -> bool:
+        """Declare ``victim`` dead, for good, if it has not beaten since it was read.
+
+        True: it is fenced. False: it has beaten, or somebody else was first.
+        """
+        statement = (
+            sa.update(E)
+            .where(E.c.id == victim.id, E.c.state.in_(ALIVE))
+            .where(E.c.beat_seq == victim.beat_seq, E.c.token == victim.token)
+            .values(
+                state=EngineState.FENCED,
+                ended_at=self._now(),
+                fenced_by=by,
+                fence_evidence=evidence[:255],
+            )
+        )
+        return connection.execute(statement).rowcount == 1
+
+    def set_draining(self, connection: sa.Connection, engine_id: str) -> None:
+        """Afterwards a live engine's row says draining; a fenced one's is unchanged."""
+        connection.execute(
+            sa.update(E)
+            .where(E.c.id == engine_id, E.c.state == EngineState.LIVE)
+            .values(state=EngineState.DRAINING)
+        )
+
+    def resign(self, connection: sa.Connection, engine_id: str) -> bool:
+        """Afterwards the engine's row says stopped, and others own what it still has.
+
+        False when it had been fenced before."""
+        statement = (
+            sa.update(E)
+            .where(E.c.id == engine_id, E.c.state.in_(ALIVE))
+            .values(state=EngineState.STOPPED, ended_at=self._now())
+        )
+        return connection.execute(statement).rowcount == 1
+
+    def get(self, connection: sa.Connection, engine_id: str) -> Engine | None:
+        """The engine of that id, or None."""
+        row = connection.execute(sa.select(E).where(E.c.id == engine_id)).one_or_none()
+        return None if row is None else engine_of(row)
+
+    def observe(
+        self, connection: sa.Connection, me: str, window: int
+    ) -> Observation:
+        """Read, in one statement, the ``window`` living engines that follow ``me`` in
+        the ring of ids (all of them in a smaller fleet), and the latest dead ones.
+
+        In a ring every engine is read by some, however many there are, and no clock
+        decides who is read.
+        """
+        server = sa.literal_column(
+            IDENTITY[connection.dialect.name], sa.String
+        ).label("server")
+        now = self._now().label("now")
+        living = sa.select(E, server, now).where(E.c.state.in_(ALIVE))
+        dead = sa.select(E, server, now).where(E.c.ended_at.is_not(None))
+        parts = [
+            living.where(E.c.id >= me).order_by(E.c.id).limit(window + 1),
+            living.where(E.c.id < me).order_by(E.c.id).limit(window),
+            dead.order_by(E.c.ended_at.desc()).limit(DEAD_SHOWN),
+        ]
+        subqueries = [sa.select(part.subquery()) for part in parts]
+        rows = connection.execute(sa.union_all(*subqueries)).all()
+        if not rows:  # not even this engine's own row
+            row = connection.execute(sa.select(server, now)).one()
+            return Observation(row.server, row.now, ())
+        engines = tuple(engine_of(row) for row in rows)
+        ring = [e for e in engines if e.alive][: window + 1]
+        return Observation(
+            rows[0].server,
+            rows[0].now,
+            tuple(ring + [e for e in engines if not e.alive]),
+        )
+
+    def not_alive(
+        self, connection: sa.Connection, engine_ids: Iterable[str]
+    ) -> set[str]:
+        """Those of ``engine_ids`` that are fenced, stopped, or have no row."""
+        wanted = set(engine_ids)
+        if not wanted:
+            return wanted
+        statement = sa.select(E.c.id).where(
+            E.c.id.in_(sorted(wanted)), E.c.state.in_(ALIVE)
+        )
+        return wanted - set(connection.execute(statement).scalars())
+
+    def owners_not_alive(self, connection: sa.Connection, limit: int) -> list[str]:
+        """Owners of deadlines that are fenced, stopped or missing, at most ``limit``.
+
+        Steps from owner to owner through the index instead of reading every row
+        (a "loose index scan"), so it costs as many steps as there are owners.
+        """
+        first = sa.select(sa.func.min(D.c.owner_id).label("owner_id"))
+        owners = first.cte("owners", recursive=True)
+        following = (
+            sa.select(sa.func.min(D.c.owner_id))
+            .where(D.c.owner_id > owners.c.owner_id)
+            .correlate(owners)
+            .scalar_subquery()
+        )
+        owners = owners.union_all(
+            sa.select(following).where(owners.c.owner_id.is_not(None))
+        )
+        statement = (
+            sa.select(owners.c.owner_id)
+            .select_from(owners.outerjoin(E, E.c.id == owners.c.owner_id))
+            .where(owners.c.owner_id.is_not(None))
+            .where(sa.or_(E.c.id.is_(None), E.c.ended_at.is_not(None)))
+            .limit(limit)
+        )
+        return list(connection.execute(statement).scalars())
+
+    def purge(self, connection: sa.Connection, older_than: float, limit: int) -> int:
+        """Delete rows of engines that ended ``older_than`` seconds ago and own no
+        deadline; at most ``limit``. Return how many went."""
+        owns = sa.exists().where(D.c.owner_id == E.c.id)
+        old = sa.select(E.c.id).where(
+            E.c.ended_at < self._now(-older_than), sa.not_(owns)
+        )
+        ids = list(connection.execute(old.limit(limit)).scalars())
+        if not ids:
+            return 0
+        statement = sa.delete(E).where(
+            E.c.id.in_(ids), E.c.ended_at.is_not(None), sa.not_(owns)
+        )
+        return connection.execute(statement).rowcount
+
+    def all(self, connection: sa.Connection) -> Sequence[Engine]:
+        """Every engine, the living ones first, by start."""
+        rows = connection.execute(
+            sa.select(E).order_by(E.c.ended_at.is_not(None), E.c.started_at, E.c.id)
+        )
+        return [engine_of(row) for row in rows]

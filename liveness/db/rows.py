@@ -1,0 +1,75 @@
+"""From a row of ``liveness_deadline`` to a value, and back to one row's guard."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from typing import Any
+
+import sqlalchemy as sa
+
+from liveness.db import tables
+from liveness.model import Deadline
+
+D = tables.deadline
+
+
+def new_token() -> int:
+    """A random number that no earlier holder of a row can know."""
+    return secrets.randbits(63)
+
+
+def dump_payload(payload: Any) -> str | None:
+    """The payload as JSON text; None stays NULL.
+
+    :raises ValueError: when it is not JSON: another type, NaN, a key that is no text.
+    """
+    if payload is None:
+        return None
+    try:
+        text = json.dumps(
+            payload, separators=(",", ":"), allow_nan=False, ensure_ascii=True
+        )
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"its payload is not JSON: {error}") from None
+    return text
+
+
+def load_payload(text: str | None) -> tuple[Any, str | None]:
+    """The payload, and what is wrong with it if it cannot be read."""
+    try:
+        return (None if text is None else json.loads(text)), None
+    except (ValueError, RecursionError) as error:
+        return None, f"its payload is not JSON: {error}"
+
+
+def deadline_of(row: Any) -> Deadline:
+    """The value of a row with (at least) the table's columns, whoever wrote it."""
+    payload, problem = load_payload(row.payload)
+    return Deadline(
+        id=row.id,
+        kind=row.kind,
+        key=row.key,
+        owner_id=row.owner_id,
+        token=row.token,
+        arm_token=row.arm_token,
+        epoch=row.epoch,
+        state=row.state,
+        due_at=row.due_at,
+        expires_at=row.expires_at,
+        attempts=row.attempts,
+        max_attempts=row.max_attempts,
+        payload=payload,
+        last_error=row.last_error,
+        created_at=row.created_at,
+        problem=problem,
+    )
+
+
+def held(deadline: Deadline) -> sa.ColumnElement[bool]:
+    """WHERE that is true only while ``deadline`` is the newest value of its row."""
+    return sa.and_(
+        D.c.id == deadline.id,
+        D.c.token == deadline.token,
+        D.c.owner_id == deadline.owner_id,
+    )
