@@ -1,0 +1,45 @@
+# Every target sets up what it needs: nothing has to be installed first but
+# Python 3.11 and make.
+
+BIN = .venv/bin
+PYTEST_ARGS ?=
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+demo: .venv/run.stamp  ## kill and freeze engines, lose nothing (SQLite, no server)
+	@$(BIN)/liveness-demo $(DEMO_ARGS)
+
+test: .venv/test.stamp system  ## run the tests on all three databases (PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: .venv/test.stamp  ## check style and format
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+
+types: .venv/test.stamp  ## check types
+	@$(BIN)/mypy
+
+docs: .venv/test.stamp  ## build the documentation in doc/build/html
+	@$(BIN)/tox -e docs
+
+dist: .venv/test.stamp  ## build wheel and sdist in dist/, and try the wheel
+	@tools/check-dist dist
+
+clean:  ## remove everything that these targets made
+	rm -rf .venv .tox build dist doc/build *.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+system: .venv/test.stamp
+	@tools/system-packages test
+
+.venv/run.stamp: setup.py requirements.txt pyproject.toml liveness/version.py
+	@tools/venv -e '.[postgresql]'
+	@touch $@
+
+.venv/test.stamp: .venv/run.stamp test-requirements.txt
+	@tools/venv -r test-requirements.txt
+	@touch $@
+
+.PHONY: help demo test lint types docs dist clean system
