@@ -66,8 +66,8 @@ setup(
     include_package_data=False,
     install_requires=requirements("requirements.txt"),
     extras_require={
-        # binary: nothing to compile, no libpq to install
-        "postgresql": ["psycopg[binary]>=3.2,<4"],
+        # binary: nothing to compile, no libpq to install; 3.2.0 had a broken extra
+        "postgresql": ["psycopg[binary]>=3.2.2,<4"],
         "metrics": ["prometheus-client>=0.21,<1"],
         "heat": ["openstack-heat>=27.0,<28"],
     },
