@@ -341,3 +341,12 @@ def _host_connection(conf: cfg.ConfigOpts) -> str:
         return conf.database.connection or DEFAULT_CONNECTION
     except (cfg.NoSuchOptError, cfg.NoSuchGroupError):
         return DEFAULT_CONNECTION
+
+
+def mutated(old: Settings, new: Settings) -> tuple[Settings, list[str]]:
+    """``new`` with what cannot change while an engine runs taken from ``old``, and the
+    names of those options that were to change all the same."""
+    fixed = [opt.dest for opt in OPTIONS if not opt.mutable]
+    refused = [name for name in fixed if getattr(old, name) != getattr(new, name)]
+    kept = {name: getattr(old, name) for name in fixed}
+    return dataclasses.replace(new, **kept).checked(), refused

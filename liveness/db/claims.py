@@ -95,7 +95,13 @@ class Claims:
         mine = D.c.owner_id == scope.me
         in_order = (D.c.due_at, D.c.id)
         parts = [
-            self._part(Why.OWN, mine, armed, D.c.due_at <= self._now(scope.horizon))
+            self._part(
+                Why.OWN,
+                mine,
+                armed,
+                D.c.due_at <= self._now(scope.horizon),
+                *self._fresh(scope),
+            )
             .order_by(*in_order)
             .limit(scope.limit),
             self._part(Why.HELD, mine, D.c.state == DeadlineState.CLAIMED).limit(
@@ -140,6 +146,10 @@ class Claims:
         """Kinds with a handler here; others once nobody else took them in time."""
         known = D.c.kind.in_(sorted(scope.kinds))
         yield sa.or_(known, D.c.due_at <= self._now(-scope.unknown_grace))
+        yield from self._fresh(scope)
+
+    def _fresh(self, scope: Scope) -> Iterable[Any]:
+        """One that was claimed before may kill its engine: one of them at a time."""
         if scope.fresh_only:
             yield D.c.attempts == 0
 

@@ -83,16 +83,14 @@ class Deadlines:
             statement = statement.returning(D.c.id, D.c.token)
         try:
             result = connection.execute(statement, rows)
-        except (db_exc.DBDuplicateEntry, sa.exc.IntegrityError) as error:
-            raise self._first_armed(connection, news) or error from None
+        except (db_exc.DBDuplicateEntry, sa.exc.IntegrityError):
+            return self._armed_before(connection, news)
         if connection.dialect.insert_returning:
             ids = {row.token: row.id for row in result}
         else:
             ids = self._ids(connection, news)
         if len(ids) < len(news):
-            raise self._first_armed(connection, news) or AssertionError(
-                f"{len(news)} rows inserted, {len(ids)} found"
-            )
+            return self._armed_before(connection, news)
         return [
             Deadline(id=ids[new.token], **_as_armed(row))
             for new, row in zip(news, rows, strict=True)
@@ -336,18 +334,17 @@ class Deadlines:
             ids.update({row.token: row.id for row in connection.execute(statement)})
         return ids
 
-    def _first_armed(
+    def _armed_before(
         self, connection: sa.Connection, news: Sequence[NewDeadline]
-    ) -> exceptions.AlreadyArmed | None:
-        seen = set()
+    ) -> list[Deadline]:
+        """The rows of ``news`` when an earlier try, its answer lost, wrote them all."""
+        values = []
         for new in news:
             found = self.find(connection, new.kind, new.key)
-            if (new.kind, new.key) in seen or (
-                found is not None and found.arm_token != new.token
-            ):
-                return _already_armed(new, found)
-            seen.add((new.kind, new.key))
-        return None
+            if found is None or found.arm_token != new.token:
+                raise _already_armed(new, found)
+            values.append(found)
+        return values
 
 
 def _as_armed(values: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,92 @@
+"""What this engine owns and is due before its next sweep, to fire at the instant.
+
+A hint, nothing more: the row is the truth, and a claim that finds it changed claims
+nothing. Without it, lateness would be the sweep interval.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+import threading
+from collections.abc import Iterable
+
+from liveness.model import Deadline
+
+TRIES = 6
+SOON = 0.002
+"""Seconds after which a claim that came to nothing is tried again: the conversion
+between the clocks may be off by some of the round trip. Doubles with each try."""
+
+
+@dataclasses.dataclass(slots=True)
+class Entry:
+    """A deadline, and when it is due on the monotonic clock."""
+
+    due: float
+    value: Deadline
+    tries: int = 0
+
+
+class Agenda:
+    """Own deadlines by due time on this host's monotonic clock."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._entries: dict[int, Entry] = {}
+        self._heap: list[tuple[float, int]] = []
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def add(self, entries: Iterable[Entry]) -> None:
+        """Fire each deadline at its time, in place of an older value of its row."""
+        with self._lock:
+            for entry in entries:
+                known = self._entries.get(entry.value.id)
+                if known is None or known.value.token != entry.value.token:
+                    self._put(entry)
+
+    def discard(self, row_id: int) -> None:
+        """Forget the deadline with that row id."""
+        with self._lock:
+            self._entries.pop(row_id, None)
+
+    def take_due(self, now: float, limit: int) -> list[Entry]:
+        """Remove and return at most ``limit`` entries that are due at ``now``."""
+        due: list[Entry] = []
+        with self._lock:
+            while len(due) < limit and (entry := self._first()) is not None:
+                if entry.due > now:
+                    break
+                heapq.heappop(self._heap)
+                due.append(self._entries.pop(entry.value.id))
+        return due
+
+    def postpone(self, entries: Iterable[Entry], now: float) -> None:
+        """Try these again soon, a few times; then the next sweep will know better."""
+        with self._lock:
+            for entry in entries:
+                if entry.tries < TRIES and entry.value.id not in self._entries:
+                    due = now + SOON * 2**entry.tries
+                    self._put(Entry(due, entry.value, entry.tries + 1))
+
+    @property
+    def next_due(self) -> float:
+        """When the earliest is due, on the monotonic clock; infinity for none."""
+        with self._lock:
+            entry = self._first()
+            return float("inf") if entry is None else entry.due
+
+    def _first(self) -> Entry | None:
+        while self._heap:
+            due, row_id = self._heap[0]
+            entry = self._entries.get(row_id)
+            if entry is not None and entry.due == due:
+                return entry
+            heapq.heappop(self._heap)
+        return None
+
+    def _put(self, entry: Entry) -> None:
+        self._entries[entry.value.id] = entry
+        heapq.heappush(self._heap, (entry.due, entry.value.id))

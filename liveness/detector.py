@@ -1,0 +1,146 @@
+"""Who is dead: observation over an unbroken run, or proof on the same machine.
+
+No clock but the observer's own monotonic one decides, so clocks of hosts and of
+database nodes may differ by any amount. The lease end that a row shows is not used.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterable
+
+import sqlalchemy as sa
+
+from liveness.clock import Clock
+from liveness.conf import Settings
+from liveness.db.engines import Engines, Observation
+from liveness.identity import Identity
+from liveness.model import Engine
+from liveness.trust import Trust
+
+LOG = logging.getLogger(__name__)
+
+WINDOW = 100
+"""Engines that one engine observes: all of a smaller fleet, its successors in the
+ring of ids in a larger one, so that the cost per engine stays flat."""
+
+
+@dataclasses.dataclass(slots=True)
+class Run:
+    """Readings of one engine that all showed the same beat, none too far apart.
+
+    ``since`` is when the first was answered; ``asked`` when the latest was sent.
+    """
+
+    beat_seq: int
+    since: float
+    asked: float
+
+
+class Detector:
+    """Observes the other engines and fences the dead. Used by one thread."""
+
+    def __init__(
+        self,
+        engines: Engines,
+        trust: Trust,
+        identity: Identity,
+        clock: Clock,
+        settings: Settings,
+    ) -> None:
+        self.settings = settings
+        self._engines = engines
+        self._trust = trust
+        self._identity = identity
+        self._clock = clock
+        self._runs: dict[str, Run] = {}
+        self._place: tuple[object, str] | None = None
+        self._warned: set[str] = set()
+
+    def observe(self, connection: sa.Connection) -> Observation:
+        """Read the engines once; afterwards their runs are one reading longer."""
+        asked = self._clock.monotonic()
+        seen = self._engines.observe(connection, self._trust.engine_id, WINDOW)
+        answered = self._clock.monotonic()
+        self._forget_if_elsewhere(connection, seen.server)
+        others = [e for e in seen.engines if e.alive and e.id != self._trust.engine_id]
+        self._runs = {e.id: self._continued(e, asked, answered) for e in others}
+        return seen
+
+    def fence_the_dead(
+        self, connection: sa.Connection, engines: Iterable[Engine]
+    ) -> list[Engine]:
+        """Fence those of the ``engines`` just observed that are proven dead; return
+        those that this engine fenced."""
+        fenced = []
+        for engine in engines:
+            if not engine.alive or engine.id == self._trust.engine_id:
+                continue
+            evidence = self._identity.proof_of_death(engine) or self._silence(engine)
+            if evidence is None or not self._trust.good:
+                continue
+            if self._engines.fence(
+                connection, engine, self._trust.engine_id, evidence
+            ):
+                LOG.warning(
+                    "Fenced engine %s (host %s, pid %s): %s. Its deadlines are taken"
+                    " over.",
+                    engine.id,
+                    engine.host,
+                    engine.pid,
+                    evidence,
+                )
+                fenced.append(engine)
+        return fenced
+
+    def _silence(self, engine: Engine) -> str | None:
+        """The evidence, when the engine has been silent for its whole lease as this
+        observer counts it; else None. The wait ends before the fence is sent."""
+        run = self._runs.get(engine.id)
+        if run is None or run.beat_seq != engine.beat_seq:
+            return None
+        now = self._clock.monotonic()
+        gap = engine.ttl / 4
+        wait = (
+            engine.ttl * (1 + self.settings.clock_drift) + self.settings.lease_margin
+        )
+        silent = now - run.since
+        if silent < wait or now - run.asked > gap:
+            return None
+        if not self._trust.steady(run.since, gap):
+            self._cannot_judge(engine, gap)
+            return None
+        return f"silent for {silent:.1f} s (ttl {engine.ttl:g} s)"
+
+    def _continued(self, engine: Engine, asked: float, answered: float) -> Run:
+        run = self._runs.get(engine.id)
+        gap = engine.ttl / 4
+        if (
+            run is None
+            or run.beat_seq != engine.beat_seq
+            or answered - run.asked > gap
+        ):
+            return Run(engine.beat_seq, answered, asked)
+        return Run(run.beat_seq, run.since, asked)
+
+    def _forget_if_elsewhere(self, connection: sa.Connection, server: str) -> None:
+        """A reconnect, or another server behind the same address, restarts all."""
+        place = (connection.connection.dbapi_connection, server)
+        if self._place is None or (
+            place[0] is not self._place[0] or place[1] != self._place[1]
+        ):
+            self._runs = {}
+        self._place = place
+
+    def _cannot_judge(self, engine: Engine, gap: float) -> None:
+        if self.settings.beat_interval > gap and engine.id not in self._warned:
+            self._warned.add(engine.id)
+            LOG.warning(
+                "Engine %s is silent, but this engine beats every %g s, too seldom to"
+                " judge its ttl of %g s; one with a beat_interval under %g s has to.",
+                engine.id,
+                self.settings.beat_interval,
+                engine.ttl,
+                gap,
+            )

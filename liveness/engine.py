@@ -1,0 +1,510 @@
+"""One engine, put together: what a program starts, uses and stops."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
+
+from oslo_config import cfg
+
+from liveness import exceptions
+from liveness.agenda import Agenda, Entry
+from liveness.bell import Bell
+from liveness.clock import Clock
+from liveness.conf import Settings, mutated
+from liveness.db import migration
+from liveness.db.claims import Claims
+from liveness.db.connection import Database, is_database_error, one_line, retrying
+from liveness.db.deadlines import Deadlines
+from liveness.db.engines import Engines
+from liveness.db.rows import new_token
+from liveness.db.tables import ENGINE_ID_LENGTH
+from liveness.detector import Detector
+from liveness.handlers import FunctionHandler, Handler, Handlers
+from liveness.heart import Heart
+from liveness.identity import Identity
+from liveness.loop import Loop
+from liveness.model import Deadline, Engine, EngineState
+from liveness.owner import Owner
+from liveness.runner import Runner
+from liveness.settle import Settler
+from liveness.sweep import Sweep
+from liveness.trust import Trust
+from liveness.version import __version__
+
+if TYPE_CHECKING:
+    from liveness.service import LivenessService
+
+LOG = logging.getLogger(__name__)
+
+F = TypeVar("F", bound=Callable[[Deadline], Any])
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class _Delegated(Generic[P, R]):
+    """A method of :class:`Owner`, called on the owner of the running engine."""
+
+    def __init__(self, method: Callable[Concatenate[Owner, P], R]) -> None:
+        self._method = method
+        self.__doc__ = method.__doc__
+
+    def __get__(self, live: Liveness | None, cls: type) -> Callable[P, R]:
+        if live is None:
+            return self._method  # type: ignore[return-value]
+        return functools.partial(self._method, live.deadlines)
+
+
+class Liveness:
+    """One engine of a program. Making one opens nothing and starts nothing; do that
+    after the last fork, with :meth:`start`."""
+
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self.clock = clock or Clock()
+        self.handlers = Handlers(settings)
+        self._on_fenced: list[Callable[[str], None]] = []
+        self._running: Running | None = None
+        self._lock = threading.Lock()
+
+    @classmethod
+    def from_conf(cls, conf: cfg.ConfigOpts, clock: Clock | None = None) -> Liveness:
+        """An engine with the ``[liveness]`` options of ``conf``.
+
+        :raises ConfigError: naming every option that cannot work.
+        """
+        return cls(Settings.from_conf(conf), clock)
+
+    # --- kinds ----------------------------------------------------------------
+
+    def add_handler(self, handler: Handler | type[Handler]) -> None:
+        """Handle the handler's kind with it. Best before :meth:`start`."""
+        self.handlers.add(handler)
+
+    def handler(self, kind: str, **attributes: Any) -> Callable[[F], F]:
+        """Decorate a function of a deadline as the handler of ``kind``; the attributes
+        of :class:`Handler` may be given as keywords."""
+
+        def decorate(function: F) -> F:
+            made = FunctionHandler(kind, function)
+            for name, value in attributes.items():
+                if not hasattr(Handler, name):
+                    raise exceptions.ConfigError(
+                        reason=f"handler {kind!r}: there is no attribute {name!r}"
+                    )
+                setattr(made, name, value)
+            self.handlers.add(made)
+            return function
+
+        return decorate
+
+    def on_fenced(self, callback: Callable[[str], None]) -> None:
+        """Call ``callback(reason)`` once, from another thread, when this engine has
+        been fenced: it is over, and only a new one can go on."""
+        self._on_fenced.append(callback)
+
+    # --- life -----------------------------------------------------------------
+
+    def start(self, engine_id: str | None = None) -> None:
+        """Register, beat and sweep. Afterwards the engine has a row and a lease.
+
+        ``engine_id``: the host program's own, new at every start; else a new uuid.
+
+        :raises EngineIdTaken: it is not new. :raises DatabaseError: no connection, or
+            a schema of another release; nothing was started.
+        """
+        with self._lock:
+            if self._running is not None:
+                raise exceptions.NotRunning(reason="it was started before")
+            problem = _id_problem(engine_id)
+            if problem:
+                raise exceptions.ConfigError(reason=problem)
+            self.handlers.load()
+            running = Running(self, engine_id or str(uuid.uuid4()))
+            try:
+                running.start()
+            except BaseException:
+                running.close()
+                raise
+            self._running = running
+
+    def stop(self, timeout: float | None = None) -> None:
+        """Drain: claim nothing more, wait at most ``timeout`` seconds (the option
+        ``drain_timeout``) for work in flight, hand everything back, resign.
+
+        Afterwards this object is over. Twice does no harm.
+        """
+        running = self._running
+        if running is not None:
+            running.drain(
+                self.settings.drain_timeout if timeout is None else timeout
+            )
+
+    def configure(self, settings: Settings) -> None:
+        """Go on with other settings; those that cannot change while running keep
+        their old values, and a warning names them.
+
+        :raises ConfigError: when the options contradict each other; nothing changed.
+        """
+        self.settings, refused = mutated(self.settings, settings)
+        if refused:
+            LOG.warning(
+                "These options take effect at the next start: %s.", ", ".join(refused)
+            )
+        self.handlers.settings = self.settings
+        if self._running is not None:
+            self._running.configure(self.settings)
+
+    def service(self, conf: cfg.ConfigOpts | None = None) -> LivenessService:
+        """An oslo.service ``Service`` that starts and stops this engine in whatever
+        process the launcher makes for it. With ``conf``, SIGHUP takes the options
+        from it again."""
+        from liveness.service import LivenessService
+
+        return LivenessService(self, conf)
+
+    @property
+    def engine_id(self) -> str:
+        """The id of the running engine. :raises NotRunning: before the start."""
+        return self._started.trust.engine_id
+
+    @property
+    def trusted(self) -> bool:
+        """True while the engine runs and its lease is good."""
+        running = self._running
+        return running is not None and running.trust.good
+
+    def check(self, deadline: Deadline | None = None) -> None:
+        """Return while this engine, and this claimed ``deadline`` of it, may act. Ask
+        in a long handler before each effect.
+
+        :raises NotTrusted: suspended, stopped or fenced. :raises StaleDeadline: the
+            handler ran too long, and the deadline was taken away from it.
+        """
+        running = self._started
+        running.trust.check()
+        if deadline is not None:
+            running.runner.check(deadline)
+
+    # --- deadlines: see liveness.owner.Owner ------------------------------------
+
+    @property
+    def deadlines(self) -> Owner:
+        """The deadlines of the running engine. :raises NotRunning: before the start."""
+        return self._started.owner
+
+    arm = _Delegated(Owner.arm)
+    arm_many = _Delegated(Owner.arm_many)
+    extend = _Delegated(Owner.extend)
+    disarm = _Delegated(Owner.disarm)
+    find = _Delegated(Owner.find)
+    adopt = _Delegated(Owner.adopt)
+    guard = _Delegated(Owner.guard)
+
+    @property
+    def _started(self) -> Running:
+        if self._running is None:
+            raise exceptions.NotRunning(reason="it was not started in this process")
+        return self._running
+
+
+class Running:
+    """The parts of a started engine."""
+
+    def __init__(self, live: Liveness, engine_id: str) -> None:
+        settings, clock = live.settings, live.clock
+        self._live = live
+        self._clock = clock
+        self.database = Database(settings.connection, settings.database_timeout)
+        self._identity = Identity.of_this_process()
+        self.trust = Trust(clock, engine_id)
+        self.engines = Engines(clock)
+        self.deadlines = Deadlines(clock)
+        self._claims = Claims(clock, self.engines)
+        self._pool = self.database.pool(settings.connections)
+        self._sweep_pool = self.database.pool(1)
+        self._bell = Bell(self._identity)
+        self._agenda, self._suspects = Agenda(), Agenda()
+        self.runner = Runner(
+            live.handlers,
+            self.trust,
+            clock,
+            settings.handler_threads,
+            settings.batch_size,
+            self._bell.ring,
+        )
+        self._settler = Settler(
+            self.deadlines, live.handlers, settings.batch_size, self.runner.let_go
+        )
+        self._sweep = Sweep(
+            engine_id,
+            clock,
+            settings,
+            self.trust,
+            self.engines,
+            self._claims,
+            Detector(self.engines, self.trust, self._identity, clock, settings),
+            live.handlers,
+            self.runner,
+            self._agenda,
+            self._suspects,
+            self._bell,
+        )
+        self.loop = Loop(
+            engine_id,
+            self._sweep_pool,
+            clock,
+            settings,
+            self.trust,
+            self._claims,
+            self.runner,
+            self._settler,
+            self._agenda,
+            self._suspects,
+            self._sweep,
+            self._bell,
+        )
+        self.heart = Heart(
+            self.database.pool(1),
+            self.engines,
+            self.trust,
+            clock,
+            settings,
+            self.loop.stuck_for,
+            self._fenced,
+        )
+        self.owner = Owner(
+            engine_id,
+            self._pool,
+            settings,
+            self.trust,
+            self.deadlines,
+            self._claims,
+            live.handlers,
+            lambda value, outcome: self._settler.add([(value, outcome)]),
+            self._armed,
+            self._forget,
+        )
+        self._thread = threading.Thread(
+            target=self.loop.run, name="liveness-sweep", daemon=True
+        )
+
+    def start(self) -> None:
+        """Check the schema, register, and start the heart and the loop."""
+        migration.require_current(self.database, self._sweep_pool)
+        self._register()
+        self.heart.start()
+        self._thread.start()
+        LOG.info(
+            "Engine %s is live on %s (ttl %g s).",
+            self.trust.engine_id,
+            self.database,
+            self._live.settings.ttl,
+        )
+
+    def drain(self, timeout: float) -> None:
+        """See :meth:`Liveness.stop`."""
+        if self.loop.stopping:
+            return
+        LOG.info(
+            "Engine %s drains: it takes no more work, and waits up to %g s for what is"
+            " in flight.",
+            self.trust.engine_id,
+            timeout,
+        )
+        self.loop.draining = True
+        self._bell.ring()
+        if not self.trust.fenced:
+            self._quietly(self.engines.set_draining)
+            self._wait_for_work(timeout)
+        self.loop.stopping = True
+        self._bell.ring()
+        self._thread.join(timeout=self.database.timeout * 3)
+        # From here on nothing of this engine may act: only then do others get it.
+        self.trust.drop()
+        for guard in list(self.owner.guards):
+            guard.handed_over = True
+        self._last_outcomes()
+        self.runner.spend_all()
+        if not self.trust.fenced:
+            self._hand_back()
+        self.heart.stop()
+        if not self.trust.fenced:
+            self._quietly(self.engines.resign)
+        LOG.info("Engine %s has stopped.", self.trust.engine_id)
+        self.close()
+
+    def close(self) -> None:
+        """Give every resource back."""
+        self._bell.close()
+        self.database.close()
+
+    def configure(self, settings: Settings) -> None:
+        """Hand the settings to every part that reads them."""
+        self.heart.configure(settings)
+        self.loop.settings = settings
+        self._sweep.configure(settings)
+        self.owner.settings = settings
+        self.runner.batch_size = self._settler.batch_size = settings.batch_size
+        self._bell.ring()
+
+    def _register(self) -> None:
+        me = self._identity
+        row = Engine(
+            id=self.trust.engine_id,
+            token=new_token(),
+            host=me.host,
+            pid=me.pid,
+            process_start=me.process_start,
+            boot_id=me.boot_id,
+            namespaces=me.namespaces,
+            binary=me.binary,
+            version=__version__,
+            state=EngineState.LIVE,
+            started_at=None,  # type: ignore[arg-type]
+            beat_seq=1,
+            beat_at=None,  # type: ignore[arg-type]
+            ttl=self._live.settings.ttl,
+            ended_at=None,
+            fenced_by=None,
+            fence_evidence=None,
+        )
+        sent = self._clock.monotonic()
+
+        def insert() -> None:
+            with self._sweep_pool.connect() as connection:
+                self.engines.register(connection, row)
+
+        try:
+            retrying(insert)
+        except Exception as error:
+            if not is_database_error(error):
+                raise
+            raise exceptions.DatabaseError(
+                url=str(self.database), reason=one_line(error)
+            ) from None
+        self.heart.registered(sent, self._clock.monotonic())
+
+    def _wait_for_work(self, timeout: float) -> None:
+        end = time.monotonic() + timeout
+        while time.monotonic() < end and not self.trust.fenced:
+            busy = self.runner.busy or self._settler.pending or self.owner.guards
+            if not busy:
+                return
+            time.sleep(min(0.02, max(end - time.monotonic(), 0.0)))
+
+    def _last_outcomes(self) -> None:
+        """Write what is known; the rest of the rows are handed back."""
+        self._settler.add(self.runner.collect())
+
+        def settle(connection: Any, engine_id: str) -> None:
+            self._settler.settle(connection)
+
+        if self._settler.pending and not self.trust.fenced:
+            self._quietly(settle)
+
+    def _hand_back(self) -> None:
+        limit = self._live.settings.batch_size
+
+        def hand_back(connection: Any, engine_id: str) -> None:
+            total = 0
+            while count := self.deadlines.hand_back(connection, engine_id, limit):
+                total += count
+            if total:
+                LOG.info(
+                    "Engine %s handed %d deadlines back.", self.trust.engine_id, total
+                )
+
+        self._quietly(hand_back)
+
+    def _quietly(self, write: Callable[[Any, str], Any]) -> None:
+        """Do one step of draining. If it fails, others take over when the engine's
+        lease is over; nothing is lost, it only takes longer."""
+
+        def once() -> None:
+            with self._pool.connect() as connection:
+                write(connection, self.trust.engine_id)
+
+        try:
+            retrying(once)
+        except Exception as error:
+            LOG.warning(
+                "Engine %s could not tell the database that it stops: %s. Others take"
+                " over when its lease is over.",
+                self.trust.engine_id,
+                one_line(error),
+            )
+
+    def _fenced(self, reason: str) -> None:
+        self._bell.ring()
+        for callback in self._live._on_fenced:
+            try:
+                callback(reason)
+            except Exception:
+                LOG.exception("A callback for the fence failed; the others are called.")
+
+    def _armed(self, values: Iterable[Deadline]) -> None:
+        """Put on the agenda what is due before the next sweep, and wake the loop if
+        that is earlier than it thinks."""
+        now = self._clock.monotonic()
+        soon = now + self._live.settings.sweep_interval * 1.5
+        times = [(self._sweep.skew.monotonic(value.due_at), value) for value in values]
+        entries = [Entry(due, value) for due, value in times if due <= soon]
+        if entries:
+            earliest = min(entry.due for entry in entries)
+            ring = earliest < self._agenda.next_due
+            self._agenda.add(entries)
+            if ring:
+                self._bell.ring()
+
+    def _forget(self, row_id: int) -> None:
+        self._agenda.discard(row_id)
+        self._suspects.discard(row_id)
+
+
+@contextlib.contextmanager
+def start(
+    conf: cfg.ConfigOpts | Settings | None = None,
+    handlers: Iterable[Handler | type[Handler]] = (),
+    engine_id: str | None = None,
+    **options: Any,
+) -> Iterator[Liveness]:
+    """Run an engine in this process for the block; for programs without a launcher.
+
+    ``conf`` is a ConfigOpts or Settings; without it, ``options`` are the options by
+    name. The engine is drained when the block ends.
+    """
+    if isinstance(conf, cfg.ConfigOpts):
+        conf = Settings.from_conf(conf)
+    live = Liveness(conf or Settings.of(**options))
+    for handler in handlers:
+        live.add_handler(handler)
+    live.start(engine_id)
+    try:
+        yield live
+    finally:
+        live.stop()
+
+
+def _id_problem(engine_id: Any) -> str | None:
+    if engine_id is None:
+        return None
+    good = (
+        isinstance(engine_id, str)
+        and 0 < len(engine_id) <= ENGINE_ID_LENGTH
+        and engine_id.isascii()
+        and engine_id.isprintable()
+        and engine_id == engine_id.strip()
+    )
+    if good:
+        return None
+    return (
+        f"the engine id must be 1 to {ENGINE_ID_LENGTH} printable ASCII characters,"
+        f" not {engine_id!r:.100}"
+    )

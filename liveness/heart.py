@@ -1,0 +1,190 @@
+"""The heart: beats, on a thread and a connection of its own.
+
+It shares nothing with the rest of the program, so that neither a full pool nor a
+hung handler can delay a beat. But beating proves work: when the sweep loop has not
+come round for a whole lease, the heart stops, says why, and lets others take over.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import threading
+from collections.abc import Callable
+
+import sqlalchemy as sa
+
+from liveness.clock import Clock
+from liveness.conf import Settings
+from liveness.db.connection import one_line
+from liveness.db.engines import Engines
+from liveness.trust import Trust
+
+LOG = logging.getLogger(__name__)
+
+
+class Heart:
+    """Beats for one registered engine until it is stopped or fenced."""
+
+    def __init__(
+        self,
+        pool: sa.Engine,
+        engines: Engines,
+        trust: Trust,
+        clock: Clock,
+        settings: Settings,
+        works: Callable[[float], str | None],
+        on_fenced: Callable[[str], None],
+    ) -> None:
+        """``works(seconds)`` says why the engine does no work although it had that
+        long, or None; ``on_fenced(reason)`` is called once, from this thread."""
+        self._pool = pool
+        self._engines = engines
+        self._trust = trust
+        self._clock = clock
+        self._settings = settings
+        self._works = works
+        self._on_fenced = on_fenced
+        self._acked = self._sent = 1
+        self._connection: sa.Connection | None = None
+        self._failing = self._suspended = self._idle = False
+        self._stopping = threading.Event()
+        self._pid = os.getpid()
+        self._thread = threading.Thread(
+            target=self._run, name="liveness-heart", daemon=True
+        )
+
+    def registered(self, sent: float, answered: float) -> None:
+        """The row was inserted with beat 1; the request was sent at ``sent``."""
+        self._trust.renew(sent, answered, self._lease)
+
+    def start(self) -> None:
+        """Beat from now on."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Beat no more; returns when the last beat is over."""
+        self._stopping.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+        self._close()
+
+    def configure(self, settings: Settings) -> None:
+        """Go on with other settings. A shorter ttl is trusted before the beat that
+        announces it; a longer one only after it is committed."""
+        self._settings = settings
+        self._trust.shorten(self._lease)
+
+    @property
+    def _lease(self) -> float:
+        return self._settings.ttl - self._settings.lease_margin
+
+    def beat(self) -> bool:
+        """Send one beat. True: committed. False: unknown or refused, see the trust.
+
+        Never raises for the database's sake."""
+        lease, ttl = self._lease, self._settings.ttl
+        sent = self._clock.monotonic()
+        before, self._sent = self._sent, self._sent + 1
+        try:
+            alive = self._engines.beat(
+                self._connect(),
+                self._trust.engine_id,
+                self._acked,
+                before,
+                self._sent,
+                ttl,
+            )
+        except Exception as error:
+            self._failed(error)
+            return False
+        if not alive:
+            self.fenced("its row was fenced, removed, or beaten by another process")
+            return False
+        self._acked = self._sent
+        self._trust.renew(sent, self._clock.monotonic(), lease)
+        if self._failing:
+            LOG.info("Engine %s beats again and goes on.", self._trust.engine_id)
+        self._failing = self._suspended = False
+        return True
+
+    def fenced(self, reason: str) -> None:
+        """This engine is over. Idempotent."""
+        if self._trust.end(reason):
+            LOG.error(
+                "Engine %s was fenced (%s): it claims and settles nothing more, others"
+                " take over what it had.",
+                self._trust.engine_id,
+                reason,
+            )
+            self._on_fenced(reason)
+
+    def _run(self) -> None:
+        delay = 0.0
+        while not self._stopping.wait(delay):
+            if os.getpid() != self._pid:  # a fork's copy must not beat
+                return
+            delay = self._step()
+            if self._trust.fenced:
+                return
+
+    def _step(self) -> float:
+        """Beat if the engine works; return seconds until the next step."""
+        interval = self._settings.beat_interval
+        try:
+            if idle := self._works(self._settings.ttl):
+                self._stopped_working(idle)
+            else:
+                self._idle = False
+                if not self.beat():
+                    interval = min(interval, max(0.05, interval / 4))
+        except Exception:
+            LOG.exception("The heart stumbled; it goes on.")
+        return interval * random.uniform(0.8, 1.0)  # sooner rather than late
+
+    def _stopped_working(self, idle: str) -> None:
+        if not self._idle:
+            LOG.error(
+                "Engine %s stops beating: %s. Others will take over what it has when"
+                " its lease of %g s is over.",
+                self._trust.engine_id,
+                idle,
+                self._settings.ttl,
+            )
+        self._idle = True
+
+    def _connect(self) -> sa.Connection:
+        if self._connection is None:
+            self._connection = self._pool.connect()
+        return self._connection
+
+    def _failed(self, error: Exception) -> None:
+        self._close(broken=True)
+        left = self._trust.left
+        if not self._failing:
+            LOG.warning(
+                "Engine %s could not beat: %s. It tries again, and trusts itself for"
+                " another %.1f s.",
+                self._trust.engine_id,
+                one_line(error),
+                max(left, 0.0),
+            )
+        if left <= 0 and not self._suspended:
+            LOG.warning(
+                "Engine %s is suspended: no beat was committed in time. It claims"
+                " nothing until one is.",
+                self._trust.engine_id,
+            )
+        self._failing, self._suspended = True, left <= 0
+
+    def _close(self, broken: bool = False) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        try:
+            if broken:
+                connection.invalidate()
+            connection.close()
+        except Exception as error:
+            LOG.debug("Closing the beat connection: %s", one_line(error))

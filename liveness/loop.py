@@ -1,0 +1,197 @@
+"""The loop around the pass: settle, fire what is due here, sweep when it is time.
+
+It sleeps until the next own due time or the next sweep, whichever is first; an arm in
+this process, a handler's answer, or the death of a neighbour wakes it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import random
+
+import sqlalchemy as sa
+
+from liveness.agenda import Agenda
+from liveness.bell import Bell
+from liveness.clock import Clock
+from liveness.conf import Settings
+from liveness.db.claims import Claims
+from liveness.db.connection import is_database_error, one_line
+from liveness.model import Deadline
+from liveness.runner import Runner
+from liveness.settle import Settler
+from liveness.sweep import Sweep, hopeless
+from liveness.trust import Trust
+
+LOG = logging.getLogger(__name__)
+
+
+class Loop:
+    """One engine's loop; :meth:`run` is the body of its thread."""
+
+    def __init__(
+        self,
+        me: str,
+        pool: sa.Engine,
+        clock: Clock,
+        settings: Settings,
+        trust: Trust,
+        claims: Claims,
+        runner: Runner,
+        settler: Settler,
+        agenda: Agenda,
+        suspects: Agenda,
+        sweep: Sweep,
+        bell: Bell,
+    ) -> None:
+        self.settings = settings
+        self.draining = False
+        self.stopping = False
+        self._me = me
+        self._pool = pool
+        self._clock = clock
+        self._trust = trust
+        self._claims = claims
+        self._runner = runner
+        self._settler = settler
+        self._agenda = agenda
+        self._suspects = suspects
+        self._sweep = sweep
+        self._bell = bell
+        self._failing = False
+        self._next_sweep = float("-inf")
+        self._came_round = clock.monotonic()
+
+    def run(self) -> None:
+        """Turn until :attr:`stopping` is set or the engine is fenced."""
+        while not (self.stopping or self._trust.fenced):
+            delay = self.turn()
+            if self._bell.wait(delay):
+                self.sweep_soon()
+
+    def turn(self) -> float:
+        """One turn; return the seconds to sleep before the next.
+
+        Never raises: whatever happens is logged, and the loop goes on."""
+        try:
+            with self._pool.connect() as connection:
+                self._turn(connection)
+            self._succeeded()
+        except Exception as error:
+            self._failed(error)
+        self._came_round = self._clock.monotonic()
+        return self._delay()
+
+    def sweep_soon(self) -> None:
+        """The next turn sweeps, whatever the interval."""
+        self._next_sweep = float("-inf")
+
+    def stuck_for(self, seconds: float) -> str | None:
+        """Why the engine does no work although it had so many seconds, or None. A turn
+        that failed counts as coming round: the database's outage is no fault here."""
+        idle = self._clock.monotonic() - self._came_round
+        if idle <= seconds:
+            return None
+        return f"its sweep loop has not come round for {idle:.1f} s"
+
+    # --- one turn -------------------------------------------------------------
+
+    def _turn(self, connection: sa.Connection) -> None:
+        try:
+            self._settle(connection)
+            if self.draining:
+                return
+            if self._trust.good:
+                self._runner.resume()
+                self._fire(connection)
+            if self._clock.monotonic() >= self._next_sweep:
+                self._sweep_now(connection)
+        except Exception:
+            # What the error left behind on the connection must not be built upon.
+            connection.invalidate()
+            raise
+
+    def _settle(self, connection: sa.Connection) -> None:
+        self._runner.spend_late()
+        self._settler.add(self._runner.collect())
+        self._settler.settle(connection)
+
+    def _fire(self, connection: sa.Connection) -> None:
+        """Claim and run own deadlines that are due now."""
+        now = self._clock.monotonic()
+        due = self._agenda.take_due(
+            now, min(self._runner.capacity, self.settings.batch_size)
+        )
+        if not self._runner.suspect_in_flight:
+            due += self._suspects.take_due(now, 1)
+        ready = [entry for entry in due if not hopeless(entry.value, known=True)]
+        for entry in due:
+            if entry not in ready:
+                self._park(connection, entry.value)
+        claimed = self._claims.claim_own(
+            connection, self._me, [entry.value for entry in ready]
+        )
+        self._runner.run(self._with_reason(value, now) for value in claimed)
+        won = {value.id for value in claimed}
+        missed = [entry for entry in ready if entry.value.id not in won]
+        self._agenda.postpone([e for e in missed if not e.value.attempts], now)
+        self._suspects.postpone([e for e in missed if e.value.attempts], now)
+
+    def _with_reason(self, value: Deadline, now: float) -> Deadline:
+        """Due is due to the promise, or to a retry before it."""
+        expired = (
+            value.expires_at <= value.due_at
+            or self._sweep.skew.monotonic(value.expires_at) <= now
+        )
+        return dataclasses.replace(value, expired=expired, orphaned=not expired)
+
+    def _park(self, connection: sa.Connection, value: Deadline) -> None:
+        reason = hopeless(value, known=True) or ""
+        if self._claims.park_found(connection, self._me, value, reason, 0.0):
+            LOG.error("%s is parked for the operator: %s", value, reason)
+
+    def _sweep_now(self, connection: sa.Connection) -> None:
+        counts = self._sweep.run_pass(connection)
+        if text := str(counts):
+            LOG.info("Sweep of engine %s: %s.", self._me, text)
+        interval = self.settings.sweep_interval * random.uniform(0.9, 1.1)
+        now = self._clock.monotonic()
+        self._next_sweep = now if counts.more else min(now + interval, counts.again_by)
+
+    # --- between turns ----------------------------------------------------------
+
+    def _delay(self) -> float:
+        if self._failing:
+            return min(1.0, self.settings.sweep_interval) * random.uniform(0.5, 1.0)
+        now = self._clock.monotonic()
+        wake = self._runner.next_late
+        if not self.draining:
+            wake = min(wake, self._next_wake(now))
+        return min(max(wake - now, 0.0), self.settings.sweep_interval)
+
+    def _next_wake(self, now: float) -> float:
+        if self._runner.capacity == 0:
+            # Nothing can be claimed before an answer rings; observe all the same.
+            return max(self._next_sweep, now + self.settings.sweep_interval / 2)
+        wake = min(self._next_sweep, self._agenda.next_due)
+        if not self._runner.suspect_in_flight:
+            wake = min(wake, self._suspects.next_due)
+        return wake
+
+    def _succeeded(self) -> None:
+        if self._failing:
+            LOG.info("Engine %s sweeps again.", self._me)
+        self._failing = False
+
+    def _failed(self, error: Exception) -> None:
+        self.sweep_soon()
+        if not is_database_error(error):
+            LOG.exception("A turn of engine %s failed; it goes on.", self._me)
+        elif not self._failing:
+            LOG.warning(
+                "Engine %s could not sweep: %s. It tries again.",
+                self._me,
+                one_line(error),
+            )
+        self._failing = True

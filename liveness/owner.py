@@ -1,0 +1,388 @@
+"""What the host program does with its deadlines: arm, extend, disarm, guard, adopt."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from liveness import clock as clocks
+from liveness import exceptions
+from liveness.conf import Settings
+from liveness.db.claims import Claims
+from liveness.db.connection import is_database_error, one_line, retrying, transaction
+from liveness.db.deadlines import Deadlines, NewDeadline
+from liveness.db.rows import dump_payload, new_token
+from liveness.db.tables import KEY_LENGTH
+from liveness.handlers import Handlers, kind_problem
+from liveness.model import Deadline, DeadlineState, Done, Outcome
+from liveness.trust import Trust
+
+LOG = logging.getLogger(__name__)
+
+BATCH = 1000
+"""Rows of one INSERT statement of :meth:`Owner.arm_many`."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Arm:
+    """One deadline for :meth:`Owner.arm_many`; the fields are those of ``arm``."""
+
+    kind: str
+    key: str
+    due_in: float | None = None
+    due_at: datetime | None = None
+    payload: Any = None
+    max_attempts: int | None = None
+
+
+class Guard:
+    """Work in progress under a deadline; what :meth:`Owner.guard` gives."""
+
+    def __init__(self, owner: Owner, deadline: Deadline) -> None:
+        self._owner = owner
+        self.deadline = deadline
+        self.handed_over = False
+
+    def check(self) -> None:
+        """Return while the work may go on. Ask right before each effect.
+
+        :raises NotTrusted: when the engine is suspended, stopped or fenced.
+        :raises StaleDeadline: when others were given the work (draining ended).
+        """
+        self._owner.trust.check()
+        if self.handed_over:
+            raise exceptions.StaleDeadline(
+                kind=self.deadline.kind,
+                key=self.deadline.key,
+                token=self.deadline.token,
+            )
+
+    def extend(
+        self, due_in: float | None = None, due_at: datetime | None = None
+    ) -> Deadline:
+        """Give the work more time; see :meth:`Owner.extend`."""
+        self.deadline = self._owner.extend(self.deadline, due_in=due_in, due_at=due_at)
+        return self.deadline
+
+
+class Owner:
+    """The deadlines of one running engine. Thread-safe."""
+
+    def __init__(
+        self,
+        me: str,
+        pool: sa.Engine,
+        settings: Settings,
+        trust: Trust,
+        deadlines: Deadlines,
+        claims: Claims,
+        handlers: Handlers,
+        settle_later: Callable[[Deadline, Outcome], None],
+        armed: Callable[[Iterable[Deadline]], None],
+        gone: Callable[[int], None],
+    ) -> None:
+        """``armed`` is told of values that may be due soon, ``gone`` of row ids that
+        are not; ``settle_later`` writes an outcome when the database is back."""
+        self.settings = settings
+        self.trust = trust
+        self.guards: set[Guard] = set()
+        self._me = me
+        self._pool = pool
+        self._deadlines = deadlines
+        self._claims = claims
+        self._handlers = handlers
+        self._settle_later = settle_later
+        self._armed = armed
+        self._gone = gone
+
+    def arm(
+        self,
+        kind: str,
+        key: str,
+        due_in: float | None = None,
+        due_at: datetime | None = None,
+        payload: Any = None,
+        max_attempts: int | None = None,
+        connection: sa.Connection | Session | None = None,
+    ) -> Deadline:
+        """Write a deadline down: due in so many seconds, or at a UTC moment.
+
+        Afterwards it is committed (with ``connection``: part of that transaction, and
+        real when that commits), and will be handled by somebody unless disarmed.
+
+        :raises AlreadyArmed: the key lives already. :raises UnknownKind: no handler.
+        :raises InvalidDeadline: a value that cannot be kept; the message says which.
+        :raises NotTrusted: this engine may not act now.
+        """
+        new = self._new(Arm(kind, key, due_in, due_at, payload, max_attempts))
+        if connection is not None:
+            value = self._deadlines.arm(_plain(connection), new)
+        else:
+            value = self._write(lambda own: self._deadlines.arm(own, new))
+        self._armed([value])
+        return value
+
+    def arm_many(
+        self,
+        arms: Sequence[Arm],
+        connection: sa.Connection | Session | None = None,
+    ) -> list[Deadline]:
+        """Write all of ``arms`` down or none, in one transaction and in statements of
+        a thousand rows; otherwise as :meth:`arm`."""
+        news = [self._new(arm) for arm in arms]
+        values: list[Deadline] = []
+        if connection is not None:
+            plain = _plain(connection)
+            for batch in _batches(news, BATCH):
+                with plain.begin_nested():
+                    values += self._deadlines.arm_many(plain, batch)
+        else:
+            values = self._write(lambda own: self._arm_batches(own, news))
+        self._armed(values)
+        return values
+
+    def extend(
+        self,
+        deadline: Deadline,
+        due_in: float | None = None,
+        due_at: datetime | None = None,
+    ) -> Deadline:
+        """Give an armed deadline a new due time; return its new value, which is the
+        one to use from then on.
+
+        :raises StaleDeadline: it was claimed, extended or disarmed since.
+        """
+        due = self._due(deadline.kind, deadline.key, due_in, due_at)
+        token = new_token()
+        self.trust.check()
+        value = self._write(
+            lambda own: self._deadlines.extend(own, deadline, due, token)
+        )
+        self._gone(deadline.id)
+        self._armed([value])
+        return value
+
+    def disarm(
+        self,
+        deadline: Deadline,
+        connection: sa.Connection | Session | None = None,
+    ) -> None:
+        """The deadline is no longer needed; afterwards its row is gone (with
+        ``connection``: when that transaction commits).
+
+        :raises StaleDeadline: it was claimed, extended or disarmed since.
+        :raises Fenced: this engine was fenced, so it may have been taken over.
+        """
+        self.trust.check_not_fenced()
+        tries: list[bool] = []
+
+        def complete(own: sa.Connection) -> set[int]:
+            again, tries[:] = bool(tries), [True]
+            return self._deadlines.complete(own, [deadline], again=again)
+
+        if connection is not None:
+            stale = complete(_plain(connection))
+        else:
+            stale = self._write(complete)
+        self._gone(deadline.id)
+        if stale:
+            raise exceptions.StaleDeadline(
+                kind=deadline.kind, key=deadline.key, token=deadline.token
+            )
+
+    def find(self, kind: str, key: str) -> Deadline | None:
+        """The deadline as its row is now, or None. Changes nothing."""
+        return self._write(lambda own: self._deadlines.find(own, kind, key))
+
+    def adopt(self, kind: str, key: str) -> Deadline:
+        """Own a deadline whose owner is dead, missing, or has released it; it keeps
+        its due time, attempts start at zero, no handler runs.
+
+        :raises NoSuchDeadline: :raises NotOrphaned: its owner is alive, or somebody
+            else was quicker. :raises NotTrusted: this engine may not act now.
+        """
+        self.trust.check()
+
+        def take(own: sa.Connection) -> list[Deadline]:
+            found = self._deadlines.find(own, kind, key)
+            if found is None:
+                raise exceptions.NoSuchDeadline(kind=kind, key=key)
+            if found.state != DeadlineState.ARMED:
+                raise exceptions.DeadlineError(
+                    kind=kind, key=key, reason=f"it is {found.state}, not armed"
+                )
+            taken = self._claims.adopt_orphans(own, self._me, [found])
+            if not taken:
+                raise exceptions.NotOrphaned(
+                    kind=kind, key=key, owner_id=found.owner_id
+                )
+            return taken
+
+        value = self._write(take)[0]
+        self._armed([value])
+        return value
+
+    @contextlib.contextmanager
+    def guard(
+        self,
+        kind: str,
+        key: str,
+        due_in: float | None = None,
+        due_at: datetime | None = None,
+        payload: Any = None,
+        max_attempts: int | None = None,
+    ) -> Iterator[Guard]:
+        """Run the block under a deadline: armed before, disarmed after, however the
+        block ends; left armed only if this engine dies or is fenced.
+
+        If the database is away at the end, the deadline is disarmed when it is back.
+        Errors as :meth:`arm`; and StaleDeadline at the end when it came due while the
+        block ran and was given to a handler.
+        """
+        guard = Guard(self, self.arm(kind, key, due_in, due_at, payload, max_attempts))
+        self.guards.add(guard)
+        try:
+            yield guard
+        except BaseException:
+            with contextlib.suppress(exceptions.StaleDeadline, exceptions.Fenced):
+                self._finish(guard)
+            raise
+        self._finish(guard)
+
+    def _finish(self, guard: Guard) -> None:
+        deadline = guard.deadline
+        self.guards.discard(guard)
+        if guard.handed_over:
+            raise exceptions.StaleDeadline(
+                kind=deadline.kind, key=deadline.key, token=deadline.token
+            )
+        try:
+            self.disarm(deadline)
+        except Exception as error:
+            if not is_database_error(error):
+                raise
+            LOG.warning(
+                "%s is done, but could not be disarmed: %s. It will be, when the"
+                " database is back.",
+                deadline,
+                one_line(error),
+            )
+            self._settle_later(deadline, Done())
+
+    # --- checks -----------------------------------------------------------------
+
+    def _new(self, arm: Arm) -> NewDeadline:
+        kind, key = arm.kind, arm.key
+        problem = kind_problem(kind) or _key_problem(key)
+        if problem:
+            raise exceptions.InvalidDeadline(
+                kind=_shown(kind), key=_shown(key), reason=problem
+            )
+        if kind not in self._handlers:
+            known = ", ".join(sorted(self._handlers)) or "none"
+            raise exceptions.UnknownKind(kind=kind, key=key, known=known)
+        self.trust.check()
+        return NewDeadline(
+            kind=kind,
+            key=key,
+            owner_id=self._me,
+            due=self._due(kind, key, arm.due_in, arm.due_at),
+            max_attempts=self._attempts(arm),
+            payload=self._payload(arm),
+        )
+
+    def _due(
+        self, kind: str, key: str, due_in: Any, due_at: Any
+    ) -> float | datetime:
+        try:
+            if (due_in is None) == (due_at is None):
+                raise ValueError("give either due_in (seconds) or due_at (UTC)")
+            if due_in is not None:
+                return clocks.seconds(due_in, "due_in")
+            return clocks.moment(due_at, "due_at")
+        except ValueError as error:
+            raise exceptions.InvalidDeadline(
+                kind=kind, key=key, reason=str(error)
+            ) from None
+
+    def _attempts(self, arm: Arm) -> int:
+        most = arm.max_attempts
+        if most is None:
+            return self._handlers.max_attempts(arm.kind)
+        if isinstance(most, bool) or not isinstance(most, int) or not 0 < most < 1 << 31:
+            raise exceptions.InvalidDeadline(
+                kind=arm.kind,
+                key=arm.key,
+                reason=f"max_attempts must be a whole number from 1, not {most!r}",
+            )
+        return most
+
+    def _payload(self, arm: Arm) -> str | None:
+        try:
+            text = dump_payload(arm.payload)
+            limit = self.settings.payload_limit
+            if text is not None and len(text) > limit:
+                raise ValueError(
+                    f"its payload is {len(text)} bytes as JSON, more than"
+                    f" payload_limit ({limit})"
+                )
+        except ValueError as error:
+            raise exceptions.InvalidDeadline(
+                kind=arm.kind, key=arm.key, reason=str(error)
+            ) from None
+        return text
+
+    # --- writes -----------------------------------------------------------------
+
+    def _write(self, statement: Callable[[sa.Connection], Any]) -> Any:
+        """Run an idempotent ``statement`` on a connection of our own, again when the
+        database had a passing trouble."""
+
+        def once() -> Any:
+            with self._pool.connect() as own:
+                return statement(own)
+
+        return retrying(once)
+
+    def _arm_batches(
+        self, own: sa.Connection, news: Sequence[NewDeadline]
+    ) -> list[Deadline]:
+        values: list[Deadline] = []
+        with transaction(own):
+            for batch in _batches(news, BATCH):
+                values += self._deadlines.arm_many(own, batch)
+        return values
+
+
+def _plain(connection: sa.Connection | Session) -> sa.Connection:
+    if isinstance(connection, Session):
+        return connection.connection()
+    return connection
+
+
+def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _key_problem(key: Any) -> str | None:
+    if not isinstance(key, str) or not key:
+        return f"its key must be a text that is not empty, not {key!r:.100}"
+    if len(key) > KEY_LENGTH:
+        return f"its key has {len(key)} characters, more than {KEY_LENGTH}"
+    if key != key.strip():
+        return "its key must not begin or end with white space"
+    if not key.isprintable():
+        return "its key has characters that cannot be printed"
+    return None
+
+
+def _shown(text: Any) -> str:
+    return ascii(text)[:80].strip("'\"") if isinstance(text, str) else f"{text!r:.80}"

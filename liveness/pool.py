@@ -1,0 +1,49 @@
+"""Threads that run handlers, bounded in number; some of them may hang.
+
+The standard executors wait for every thread at exit and cannot say which task is
+late, so this is a small one of our own: daemon threads, started when first needed.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+
+
+class Pool:
+    """At most ``size`` threads that call what they are given, in order."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._idle = 0
+
+    def submit(self, task: Callable[[], None]) -> None:
+        """Afterwards ``task`` will be called once, by some thread. It must not raise."""
+        with self._lock:
+            start = self._idle == 0 and self._threads < self.size
+            if start:
+                self._threads += 1
+            else:
+                self._idle -= self._idle > 0
+        self._tasks.put(task)
+        if start:
+            threading.Thread(
+                target=self._work, name="liveness-handler", daemon=True
+            ).start()
+
+    def stop(self) -> None:
+        """Let idle threads end; tasks already submitted are still called."""
+        with self._lock:
+            threads = self._threads
+        for _ in range(threads):
+            self._tasks.put(None)
+
+    def _work(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            task()
+            with self._lock:
+                self._idle += 1

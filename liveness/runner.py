@@ -1,0 +1,228 @@
+"""Claimed deadlines in flight: which values this engine holds, running or waiting.
+
+A hold is spent exactly once: by the handler's return, or by its timeout. Whatever a
+handler returns after its hold was spent is ignored; in the database its token is dead.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+from collections.abc import Callable, Iterable
+
+from liveness import exceptions
+from liveness.clock import Clock
+from liveness.handlers import Handlers, answer
+from liveness.model import Deadline, Outcome, Park, Release, Retry
+from liveness.pool import Pool
+from liveness.trust import Trust
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(slots=True)
+class Hold:
+    """One claimed value in this engine's hands."""
+
+    value: Deadline
+    started: float | None = None
+    limit: float = 0.0
+    spent: bool = False
+
+
+class Runner:
+    """Runs handlers for claimed deadlines and collects what they answer."""
+
+    def __init__(
+        self,
+        handlers: Handlers,
+        trust: Trust,
+        clock: Clock,
+        threads: int,
+        batch_size: int,
+        ring: Callable[[], None],
+    ) -> None:
+        self.batch_size = batch_size
+        self._handlers = handlers
+        self._trust = trust
+        self._clock = clock
+        self._ring = ring
+        self._pool = Pool(threads)
+        self._lock = threading.Lock()
+        self._holds: dict[int, Hold] = {}
+        self._unstarted = 0
+        self._untrusted: list[Hold] = []
+        self._hung = 0
+        self._answers: list[tuple[Deadline, Outcome]] = []
+        self._mean = 0.1  # seconds a handler takes, a running mean
+
+    def run(self, values: Iterable[Deadline]) -> None:
+        """Hold the freshly claimed ``values`` and run their handlers."""
+        holds = [
+            Hold(value, limit=self._handlers.timeout(value.kind)) for value in values
+        ]
+        with self._lock:
+            self._holds.update((hold.value.id, hold) for hold in holds)
+            self._unstarted += len(holds)
+        for hold in holds:
+            self._submit(hold)
+
+    def resume(self) -> None:
+        """Run again what could not start because the engine was suspended."""
+        with self._lock:
+            holds, self._untrusted = self._untrusted, []
+            self._unstarted += len(holds)
+        for hold in holds:
+            self._submit(hold)
+
+    @property
+    def capacity(self) -> int:
+        """How many more claims this engine should take: what its threads finish in
+        about a second, by their recent pace, so that none waits while another engine
+        is idle; none when all threads hang."""
+        with self._lock:
+            working = self._pool.size - self._hung
+            pace = int(working / max(self._mean, 1e-6)) if working else 0
+            most = min(max(pace, working), self.batch_size)
+            return max(0, most - len(self._holds))
+
+    @property
+    def suspect_in_flight(self) -> bool:
+        """True while a deadline is held that was claimed before."""
+        with self._lock:
+            return any(hold.value.attempts > 1 for hold in self._holds.values())
+
+    @property
+    def busy(self) -> bool:
+        """True while anything is held."""
+        return bool(self._holds)
+
+    def has(self, row_id: int) -> bool:
+        """True while the deadline with that row id is held, running or not."""
+        return row_id in self._holds
+
+    def check(self, value: Deadline) -> None:
+        """Return while ``value`` is held and the engine trusts itself.
+
+        :raises StaleDeadline: when it is held no more (its handler ran too long).
+        :raises NotTrusted: when the engine is suspended, stopped or fenced.
+        """
+        self._trust.check()
+        hold = self._holds.get(value.id)
+        if hold is None or hold.spent or hold.value.token != value.token:
+            raise exceptions.StaleDeadline(
+                kind=value.kind, key=value.key, token=value.token
+            )
+
+    def collect(self) -> list[tuple[Deadline, Outcome]]:
+        """What was answered since the last call. The values are spent, and still
+        held until :meth:`let_go`."""
+        with self._lock:
+            answers, self._answers = self._answers, []
+            return answers
+
+    def let_go(self, value: Deadline) -> None:
+        """The outcome of ``value`` is settled; it is held no more."""
+        with self._lock:
+            hold = self._holds.get(value.id)
+            if hold is not None and hold.value.token == value.token:
+                del self._holds[value.id]
+
+    def spend_late(self) -> None:
+        """Take the values of handlers that ran too long away from them: to be retried,
+        or by other engines when every thread of this one hangs."""
+        now = self._clock.monotonic()
+        with self._lock:
+            for hold in list(self._holds.values()):
+                if hold.spent or hold.started is None:
+                    continue
+                if now - hold.started >= hold.limit:
+                    self._hung += 1
+                    reason = f"its handler did not return in {hold.limit:g} s"
+                    self._spend(hold, Retry(reason))
+                    LOG.error(
+                        "%s: %s; what it still does is ignored.", hold.value, reason
+                    )
+            if self._hung >= self._pool.size:
+                self._release_all()
+
+    def _release_all(self) -> None:
+        for hold in list(self._holds.values()):
+            if not hold.spent:
+                self._unstarted -= 1
+                self._spend(hold, Release("every handler thread of its engine hangs"))
+        released = [
+            (value, Release(o.reason) if isinstance(o, Retry) else o)
+            for value, o in self._answers
+        ]
+        self._answers = released
+
+    def spend_all(self) -> None:
+        """Take every value away from its handler (draining is over); nothing more is
+        answered."""
+        with self._lock:
+            for hold in self._holds.values():
+                hold.spent = True
+            self._holds.clear()
+            self._answers.clear()
+            self._untrusted.clear()
+        self._pool.stop()
+
+    @property
+    def next_late(self) -> float:
+        """When, on the monotonic clock, the next running handler is late."""
+        with self._lock:
+            return min(
+                (
+                    hold.started + hold.limit
+                    for hold in self._holds.values()
+                    if hold.started is not None and not hold.spent
+                ),
+                default=float("inf"),
+            )
+
+    def _submit(self, hold: Hold) -> None:
+        self._pool.submit(lambda: self._execute(hold))
+
+    def _execute(self, hold: Hold) -> None:
+        with self._lock:
+            if hold.spent:
+                return
+            self._unstarted -= 1
+            if not self._trust.good:
+                self._untrusted.append(hold)
+                return
+            hold.started = self._clock.monotonic()
+        outcome = self._outcome(hold.value)
+        with self._lock:
+            took = self._clock.monotonic() - hold.started
+            self._mean += (took - self._mean) / 8
+            if hold.spent:
+                self._hung -= 1
+                LOG.warning(
+                    "%s: its handler returned after %.1f s, too late to count.",
+                    hold.value,
+                    took,
+                )
+                return
+            self._spend(hold, outcome)
+            ring = self._unstarted == 0 or len(self._answers) >= self.batch_size
+        if ring:
+            self._ring()
+
+    def _spend(self, hold: Hold, outcome: Outcome) -> None:
+        hold.spent = True
+        self._answers.append((hold.value, outcome))
+
+    def _outcome(self, value: Deadline) -> Outcome:
+        handler = self._handlers.get(value.kind)
+        if handler is None:
+            return Park(f"no handler for kind {value.kind!r} is installed")
+        try:
+            return answer(handler, value)
+        except exceptions.Reject as error:
+            return Park(error.facts["reason"])
+        except BaseException as error:  # SystemExit too: a handler is not the program
+            LOG.warning("%s: its handler failed.", value, exc_info=True)
+            return Retry(f"{type(error).__name__}: {error}")

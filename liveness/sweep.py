@@ -1,0 +1,298 @@
+"""THE pass: observe the engines, fence the dead, take over what they had.
+
+Only this module sees both handlers and store. A pass claims; handlers run in the
+runner's threads, and what they answer is settled by the loop.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import logging
+import random
+from collections.abc import Iterable, Sequence
+
+import sqlalchemy as sa
+
+from liveness.agenda import Agenda, Entry
+from liveness.bell import Bell
+from liveness.clock import Clock
+from liveness.conf import Settings
+from liveness.db.claims import Claims, Found, Scope
+from liveness.db.engines import Engines
+from liveness.detector import Detector
+from liveness.handlers import Handlers, WhenOrphaned
+from liveness.model import Deadline, DeadlineState, Engine
+from liveness.runner import Runner
+from liveness.skew import Skew
+from liveness.trust import Trust
+
+LOG = logging.getLogger(__name__)
+
+LINGERING = 100
+"""Owners looked up at once that died long ago or have no row."""
+
+
+@dataclasses.dataclass(slots=True)
+class Counts:
+    """What one pass did, in rows. ``more``: a page was full, another pass is due;
+    ``again_by``: when, on the monotonic clock, because more own deadlines are due then
+    than one page holds."""
+
+    fenced: int = 0
+    adopted: int = 0
+    retriggered: int = 0
+    expired: int = 0
+    parked: int = 0
+    purged: int = 0
+    more: bool = False
+    again_by: float = float("inf")
+
+    def __str__(self) -> str:
+        rows = ("fenced", "adopted", "retriggered", "expired", "parked", "purged")
+        numbers = [(name, getattr(self, name)) for name in rows]
+        return ", ".join(f"{number} {name}" for name, number in numbers if number)
+
+
+class Plan(enum.Enum):
+    """What to do with a deadline that was found."""
+
+    CLAIM = enum.auto()
+    ADOPT = enum.auto()
+    PARK = enum.auto()
+    WAIT = enum.auto()
+
+
+class Sweep:
+    """One engine's passes. Used by one thread."""
+
+    def __init__(
+        self,
+        me: str,
+        clock: Clock,
+        settings: Settings,
+        trust: Trust,
+        engines: Engines,
+        claims: Claims,
+        detector: Detector,
+        handlers: Handlers,
+        runner: Runner,
+        agenda: Agenda,
+        suspects: Agenda,
+        bell: Bell,
+    ) -> None:
+        self.settings = settings
+        self.skew = Skew(clock)
+        self._me = me
+        self._clock = clock
+        self._trust = trust
+        self._engines = engines
+        self._claims = claims
+        self._detector = detector
+        self._handlers = handlers
+        self._runner = runner
+        self._agenda = agenda
+        self._suspects = suspects
+        self._bell = bell
+        self._lingering: list[str] = []
+        self._next_housekeeping = float("-inf")
+        self._offset = 0
+        self._neighbours = 0
+
+    def configure(self, settings: Settings) -> None:
+        """Go on with other settings."""
+        self.settings = self._detector.settings = settings
+
+    def run_pass(self, connection: sa.Connection) -> Counts:
+        """One pass. Afterwards what it found, within its bounds, is fenced, owned,
+        running or parked; the counts say how much. Claims nothing while suspended."""
+        counts = Counts()
+        dead = self._observe(connection, counts)
+        if self._trust.good:
+            found = self._find(connection, dead)
+            self._hold_lost(connection, found.held)
+            self._take_over(connection, found.orphans, counts)
+            self._claim_overdue(connection, found.overdue, counts)
+            self._note_own(found.own)
+            if len(found.own) == self.settings.batch_size:
+                counts.again_by = self.skew.monotonic(found.own[-1].due_at)
+        return counts
+
+    # --- who is dead ----------------------------------------------------------
+
+    def _observe(self, connection: sa.Connection, counts: Counts) -> list[str]:
+        """Read and judge the engines; return the ids of those that are dead."""
+        asked = self._clock.monotonic()
+        seen = self._detector.observe(connection)
+        self.skew.reading(
+            seen.now,
+            asked,
+            self._clock.monotonic(),
+            self.settings.max_clock_skew,
+            self.settings.ttl,
+        )
+        fenced = self._detector.fence_the_dead(connection, seen.engines)
+        counts.fenced = len(fenced)
+        gone = [engine.id for engine in fenced]
+        living = [e for e in seen.engines if e.alive and e.id not in gone]
+        self._neighbours = len(living)
+        self._bell.watch(living)
+        self._keep_house(connection, counts)
+        dead = gone + [e.id for e in seen.engines if not e.alive] + self._lingering
+        return [engine_id for engine_id in dict.fromkeys(dead) if engine_id != self._me]
+
+    def _keep_house(self, connection: sa.Connection, counts: Counts) -> None:
+        """Once a lease: who owns something without being alive in any reading (its
+        row is missing, or it died long ago), and which rows can go."""
+        now = self._clock.monotonic()
+        if now < self._next_housekeeping:
+            return
+        self._lingering = self._engines.owners_not_alive(connection, LINGERING)
+        if self._trust.good:
+            counts.purged = self._engines.purge(
+                connection, self.settings.engine_retention, self.settings.batch_size
+            )
+        self._next_housekeeping = now + self.settings.ttl * random.uniform(0.8, 1.2)
+
+    # --- what is there to do --------------------------------------------------
+
+    def _find(self, connection: sa.Connection, dead: Sequence[str]) -> Found:
+        settings = self.settings
+        scope = Scope(
+            me=self._me,
+            horizon=settings.sweep_interval * 1.5,
+            grace=settings.expired_grace + settings.max_clock_skew,
+            kinds=list(self._handlers),
+            unknown_grace=settings.unknown_kind_grace,
+            dead=dead,
+            limit=settings.batch_size,
+            offset=self._offset,
+            fresh_only=self._runner.suspect_in_flight,
+            foreign_due=self.skew.steady,
+        )
+        return self._claims.find(connection, scope)
+
+    def _hold_lost(self, connection: sa.Connection, held: Iterable[Deadline]) -> None:
+        """Claims of this engine whose answers were lost: nobody else will run them."""
+        lost = [value for value in held if not self._runner.has(value.id)]
+        self._run(self._claims.adopt_lost(connection, self._me, lost))
+
+    def _take_over(
+        self, connection: sa.Connection, orphans: list[Deadline], counts: Counts
+    ) -> None:
+        plans: dict[Plan, list[Deadline]] = {plan: [] for plan in Plan}
+        for value in orphans:
+            plans[self._plan(value)].append(value)
+        adopted = self._claims.adopt_orphans(connection, self._me, plans[Plan.ADOPT])
+        claimed = self._claims.claim_orphans(
+            connection, self._me, self._affordable(plans[Plan.CLAIM])
+        )
+        self._run(claimed)
+        self._note_own(adopted)
+        self._park(connection, plans[Plan.PARK], counts)
+        counts.adopted = len(adopted)
+        counts.expired += sum(value.expired for value in claimed)
+        counts.retriggered = len(claimed) - sum(value.expired for value in claimed)
+        self._turn_page(len(orphans), len(adopted) + len(claimed), counts)
+
+    def _claim_overdue(
+        self, connection: sa.Connection, overdue: list[Deadline], counts: Counts
+    ) -> None:
+        hopeless = [v for v in overdue if self._plan(v) is Plan.PARK]
+        usable = self._affordable(v for v in overdue if v not in hopeless)
+        grace = self.settings.expired_grace + self.settings.max_clock_skew
+        claimed = self._claims.claim_overdue(connection, self._me, usable, grace)
+        self._run(claimed)
+        self._park(connection, hopeless, counts)
+        counts.expired += len(claimed)
+        counts.more |= bool(claimed) and len(overdue) == self.settings.batch_size
+
+    def _plan(self, value: Deadline) -> Plan:
+        handler = self._handlers.get(value.kind)
+        if hopeless(value, handler is not None):
+            return Plan.PARK
+        if value.expired:
+            return Plan.CLAIM
+        if handler.when_orphaned == WhenOrphaned.RETRIGGER:  # type: ignore[union-attr]
+            return Plan.CLAIM
+        if value.state == DeadlineState.CLAIMED:
+            # Claimed when it was due by another clock; by this one it is not yet.
+            return Plan.WAIT
+        if handler.when_orphaned == WhenOrphaned.PARK:  # type: ignore[union-attr]
+            return Plan.PARK
+        return Plan.ADOPT
+
+    def _affordable(self, values: Iterable[Deadline]) -> list[Deadline]:
+        """As many as the runner has room for, and at most one that was claimed before:
+        such a one may kill this engine, and must not take others with it."""
+        room = self._runner.capacity
+        suspect = self._runner.suspect_in_flight
+        chosen: list[Deadline] = []
+        for value in values:
+            if len(chosen) >= room:
+                break
+            if value.attempts:
+                if suspect:
+                    continue
+                suspect = True
+            chosen.append(value)
+        return chosen
+
+    def _turn_page(self, found: int, taken: int, counts: Counts) -> None:
+        """Start the next page somewhere else than the other survivors, who see the
+        same first one."""
+        full = found >= self.settings.batch_size
+        counts.more |= full and bool(taken)
+        counts.more |= not found and self._offset > 0
+        spread = min(self._neighbours, 8)
+        self._offset = (
+            random.randrange(spread) * self.settings.batch_size
+            if full and spread
+            else 0
+        )
+
+    # --- what follows from it ---------------------------------------------------
+
+    def _run(self, claimed: Iterable[Deadline]) -> None:
+        self._runner.run(
+            dataclasses.replace(value, orphaned=not value.expired) for value in claimed
+        )
+
+    def _park(
+        self, connection: sa.Connection, values: Iterable[Deadline], counts: Counts
+    ) -> None:
+        grace = self.settings.expired_grace + self.settings.max_clock_skew
+        for value in values:
+            known = value.kind in self._handlers
+            reason = hopeless(value, known) or "its owner died (its kind says: park)"
+            if self._claims.park_found(connection, self._me, value, reason, grace):
+                LOG.error("%s is parked for the operator: %s", value, reason)
+                counts.parked += 1
+
+    def _note_own(self, own: Iterable[Deadline]) -> None:
+        """Put what is due before the next sweep on the agenda."""
+        soon = self._clock.monotonic() + self.settings.sweep_interval * 1.5
+        for value in own:
+            due = self.skew.monotonic(value.due_at)
+            if due <= soon:
+                agenda = self._suspects if value.attempts else self._agenda
+                agenda.add([Entry(due, value)])
+
+
+def hopeless(value: Deadline, known: bool) -> str | None:
+    """Why no handler can be given this deadline, or None."""
+    if not known:
+        return (
+            f"no engine with a handler for kind {value.kind!r} took it: install one,"
+            " then retry it"
+        )
+    if value.problem:
+        return value.problem
+    if value.attempts >= value.max_attempts:
+        return (
+            f"gave up after {value.attempts} attempts, of which none came back: its"
+            " handler may kill its engine"
+            + (f" (last error: {value.last_error})" if value.last_error else "")
+        )
+    return None
+
