@@ -80,9 +80,7 @@ class Detector:
             evidence = self._identity.proof_of_death(engine) or self._silence(engine)
             if evidence is None or not self._trust.good:
                 continue
-            if self._engines.fence(
-                connection, engine, self._trust.engine_id, evidence
-            ):
+            if self._engines.fence(connection, engine, self._trust.engine_id, evidence):
                 LOG.warning(
                     "Fenced engine %s (host %s, pid %s): %s. Its deadlines are taken"
                     " over.",
@@ -102,9 +100,7 @@ class Detector:
             return None
         now = self._clock.monotonic()
         gap = engine.ttl / 4
-        wait = (
-            engine.ttl * (1 + self.settings.clock_drift) + self.settings.lease_margin
-        )
+        wait = engine.ttl * (1 + self.settings.clock_drift) + self.settings.lease_margin
         silent = now - run.since
         if silent < wait or now - run.asked > gap:
             return None
@@ -116,11 +112,7 @@ class Detector:
     def _continued(self, engine: Engine, asked: float, answered: float) -> Run:
         run = self._runs.get(engine.id)
         gap = engine.ttl / 4
-        if (
-            run is None
-            or run.beat_seq != engine.beat_seq
-            or answered - run.asked > gap
-        ):
+        if run is None or run.beat_seq != engine.beat_seq or answered - run.asked > gap:
             return Run(engine.beat_seq, answered, asked)
         return Run(run.beat_seq, run.since, asked)
 

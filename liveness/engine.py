@@ -142,9 +142,7 @@ class Liveness:
         """
         running = self._running
         if running is not None:
-            running.drain(
-                self.settings.drain_timeout if timeout is None else timeout
-            )
+            running.drain(self.settings.drain_timeout if timeout is None else timeout)
 
     def configure(self, settings: Settings) -> None:
         """Go on with other settings; those that cannot change while running keep
@@ -217,12 +215,14 @@ class Liveness:
 class Running:
     """The parts of a started engine."""
 
-    def __init__(self, live: Liveness, engine_id: str) -> None:
+    def __init__(
+        self, live: Liveness, engine_id: str, identity: Identity | None = None
+    ) -> None:
         settings, clock = live.settings, live.clock
         self._live = live
         self._clock = clock
         self.database = Database(settings.connection, settings.database_timeout)
-        self._identity = Identity.of_this_process()
+        self._identity = identity or Identity.of_this_process()
         self.trust = Trust(clock, engine_id)
         self.engines = Engines(clock)
         self.deadlines = Deadlines(clock)

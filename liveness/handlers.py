@@ -112,9 +112,7 @@ class Handlers:
                 error,
             )
 
-        manager = stevedore.ExtensionManager(
-            NAMESPACE, on_load_failure_callback=failed
-        )
+        manager = stevedore.ExtensionManager(NAMESPACE, on_load_failure_callback=failed)
         for extension in manager:
             self.add(extension.plugin)
 

@@ -298,9 +298,7 @@ class Owner:
             payload=self._payload(arm),
         )
 
-    def _due(
-        self, kind: str, key: str, due_in: Any, due_at: Any
-    ) -> float | datetime:
+    def _due(self, kind: str, key: str, due_in: Any, due_at: Any) -> float | datetime:
         try:
             if (due_in is None) == (due_at is None):
                 raise ValueError("give either due_in (seconds) or due_at (UTC)")
@@ -316,7 +314,11 @@ class Owner:
         most = arm.max_attempts
         if most is None:
             return self._handlers.max_attempts(arm.kind)
-        if isinstance(most, bool) or not isinstance(most, int) or not 0 < most < 1 << 31:
+        if (
+            isinstance(most, bool)
+            or not isinstance(most, int)
+            or not 0 < most < 1 << 31
+        ):
             raise exceptions.InvalidDeadline(
                 kind=arm.kind,
                 key=arm.key,

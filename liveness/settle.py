@@ -75,7 +75,9 @@ class Settler:
                     connection, [s.value for s in batch], again=again
                 )
             else:
-                stale = set() if self._write(connection, batch[0]) else {batch[0].value.id}
+                stale = (
+                    set() if self._write(connection, batch[0]) else {batch[0].value.id}
+                )
             self._forget(batch, stale)
             settled += len(batch)
         return settled

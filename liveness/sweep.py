@@ -295,4 +295,3 @@ def hopeless(value: Deadline, known: bool) -> str | None:
             + (f" (last error: {value.last_error})" if value.last_error else "")
         )
     return None
-

@@ -107,9 +107,7 @@ class Claims:
             self._part(Why.HELD, mine, D.c.state == DeadlineState.CLAIMED).limit(
                 scope.limit
             ),
-            self._part(
-                Why.ORPHAN, D.c.owner_id.is_(None), armed, *self._for_me(scope)
-            )
+            self._part(Why.ORPHAN, D.c.owner_id.is_(None), armed, *self._for_me(scope))
             .order_by(*in_order)
             .limit(scope.limit)
             .offset(scope.offset),
@@ -209,9 +207,7 @@ class Claims:
             "epoch": D.c.epoch + 1,
             "last_error": reason,
         }
-        due = sa.and_(
-            D.c.state == DeadlineState.ARMED, D.c.due_at <= self._now(-grace)
-        )
+        due = sa.and_(D.c.state == DeadlineState.ARMED, D.c.due_at <= self._now(-grace))
         where = (sa.or_(due, D.c.owner_id == me, _no_owner_alive()),)
         return bool(self._compare_and_set(connection, [found], where, change))
 

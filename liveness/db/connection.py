@@ -198,7 +198,9 @@ def is_passing(error: BaseException) -> bool:
 
 
 def retrying(
-    function: Callable[[], Any], tries: int = 4, sleep: Callable[[float], Any] = time.sleep
+    function: Callable[[], Any],
+    tries: int = 4,
+    sleep: Callable[[float], Any] = time.sleep,
 ) -> Any:
     """Call ``function`` until it returns, at most ``tries`` times, with growing
     pauses of some ten milliseconds. It must be idempotent. The last error goes on."""

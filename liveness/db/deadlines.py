@@ -111,9 +111,7 @@ class Deadlines:
         statement = (
             sa.update(D)
             .where(held(deadline), D.c.state == DeadlineState.ARMED)
-            .values(
-                token=token, due_at=when, expires_at=when, updated_at=self._now()
-            )
+            .values(token=token, due_at=when, expires_at=when, updated_at=self._now())
         )
         connection.execute(statement)
         found = self._get(connection, deadline.id)
@@ -233,10 +231,12 @@ class Deadlines:
         Only for an engine that has spent every value it held."""
         ids = list(
             connection.execute(
-                sa.select(D.c.id).where(
+                sa.select(D.c.id)
+                .where(
                     D.c.owner_id == engine_id,
                     D.c.state.in_((DeadlineState.ARMED, DeadlineState.CLAIMED)),
-                ).limit(limit)
+                )
+                .limit(limit)
             ).scalars()
         )
         if ids:
@@ -269,9 +269,7 @@ class Deadlines:
         )
         return connection.execute(statement).rowcount == 1
 
-    def find(
-        self, connection: sa.Connection, kind: str, key: str
-    ) -> Deadline | None:
+    def find(self, connection: sa.Connection, kind: str, key: str) -> Deadline | None:
         """The deadline of that kind and key, or None."""
         row = connection.execute(
             sa.select(D).where(D.c.kind == kind, D.c.key == key)
@@ -354,9 +352,7 @@ def _as_armed(values: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _already_armed(
-    new: NewDeadline, found: Deadline | None
-) -> exceptions.AlreadyArmed:
+def _already_armed(new: NewDeadline, found: Deadline | None) -> exceptions.AlreadyArmed:
     # None: the caller's snapshot is older than the row that is in the way.
     return exceptions.AlreadyArmed(
         kind=new.kind,

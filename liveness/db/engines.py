@@ -143,18 +143,16 @@ class Engines:
         row = connection.execute(sa.select(E).where(E.c.id == engine_id)).one_or_none()
         return None if row is None else engine_of(row)
 
-    def observe(
-        self, connection: sa.Connection, me: str, window: int
-    ) -> Observation:
+    def observe(self, connection: sa.Connection, me: str, window: int) -> Observation:
         """Read, in one statement, the ``window`` living engines that follow ``me`` in
         the ring of ids (all of them in a smaller fleet), and the latest dead ones.
 
         In a ring every engine is read by some, however many there are, and no clock
         decides who is read.
         """
-        server = sa.literal_column(
-            IDENTITY[connection.dialect.name], sa.String
-        ).label("server")
+        server = sa.literal_column(IDENTITY[connection.dialect.name], sa.String).label(
+            "server"
+        )
         now = self._now().label("now")
         living = sa.select(E, server, now).where(E.c.state.in_(ALIVE))
         dead = sa.select(E, server, now).where(E.c.ended_at.is_not(None))
