@@ -18,7 +18,7 @@ from liveness.model import Engine
 
 
 class Bell:
-    """Sleeps in :meth:`wait` until rung, until a watched process exits, or a timeout."""
+    """Sleeps in :meth:`wait` until rung, a watched process exits, or time is up."""
 
     def __init__(self, identity: Identity) -> None:
         self._identity = identity

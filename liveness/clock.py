@@ -134,9 +134,9 @@ def moment(value: Any, what: str) -> datetime:
             " use datetime.now(timezone.utc)"
         )
     try:
-        value = value.astimezone(UTC)
+        utc = value.astimezone(UTC)
     except OverflowError:
-        value = datetime.max.replace(tzinfo=UTC)
-    if not 1970 <= value.year < 3000:
+        utc = datetime.max.replace(tzinfo=UTC)
+    if not 1970 <= utc.year < 3000:
         raise ValueError(f"{what} must lie between 1970 and 2999, not {value}")
-    return value
+    return utc

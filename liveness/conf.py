@@ -23,7 +23,8 @@ class _Seconds(cfg_types.Float):
     """A number of seconds within bounds; NaN is not within any."""
 
     def __call__(self, value: Any) -> float:
-        if math.isnan(number := super().__call__(value)):
+        number = super().__call__(value)
+        if number is None or math.isnan(number):
             raise ValueError("must be a number of seconds")
         return number
 

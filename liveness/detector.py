@@ -16,6 +16,7 @@ from liveness.clock import Clock
 from liveness.conf import Settings
 from liveness.db.engines import Engines, Observation
 from liveness.identity import Identity
+from liveness.memory import Memory, Remembered
 from liveness.model import Engine
 from liveness.trust import Trust
 
@@ -48,7 +49,10 @@ class Detector:
         identity: Identity,
         clock: Clock,
         settings: Settings,
+        memory: Memory | None = None,
     ) -> None:
+        """``memory``: what a predecessor observed is gone on from, and what this
+        engine observes is left there."""
         self.settings = settings
         self._engines = engines
         self._trust = trust
@@ -57,6 +61,10 @@ class Detector:
         self._runs: dict[str, Run] = {}
         self._place: tuple[object, str] | None = None
         self._warned: set[str] = set()
+        self._memory = memory
+        self._inherited: str | None = None
+        if memory is not None:
+            self._inherit(memory.load())
 
     def observe(self, connection: sa.Connection) -> Observation:
         """Read the engines once; afterwards their runs are one reading longer."""
@@ -66,6 +74,7 @@ class Detector:
         self._forget_if_elsewhere(connection, seen.server)
         others = [e for e in seen.engines if e.alive and e.id != self._trust.engine_id]
         self._runs = {e.id: self._continued(e, asked, answered) for e in others}
+        self._remember(seen.server)
         return seen
 
     def fence_the_dead(
@@ -119,11 +128,28 @@ class Detector:
     def _forget_if_elsewhere(self, connection: sa.Connection, server: str) -> None:
         """A reconnect, or another server behind the same address, restarts all."""
         place = (connection.connection.dbapi_connection, server)
-        if self._place is None or (
-            place[0] is not self._place[0] or place[1] != self._place[1]
-        ):
+        inherited, self._inherited = self._inherited, None
+        if self._place is None:
+            same = inherited == server
+        else:
+            same = place[0] is self._place[0] and server == self._place[1]
+        if not same:
             self._runs = {}
         self._place = place
+
+    def _inherit(self, left: Remembered | None) -> None:
+        if left is not None:
+            self._inherited = left.server
+            self._runs = {key: Run(*run) for key, run in left.runs.items()}
+            self._trust.inherit(left.beats)
+
+    def _remember(self, server: str) -> None:
+        if self._memory is None or not self._runs:
+            return
+        oldest = min(run.since for run in self._runs.values())
+        runs = {k: (r.beat_seq, r.since, r.asked) for k, r in self._runs.items()}
+        beats = self._trust.beats_since(oldest)
+        self._memory.save(Remembered(server, runs, beats))
 
     def _cannot_judge(self, engine: Engine, gap: float) -> None:
         if self.settings.beat_interval > gap and engine.id not in self._warned:

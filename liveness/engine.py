@@ -30,6 +30,7 @@ from liveness.handlers import FunctionHandler, Handler, Handlers
 from liveness.heart import Heart
 from liveness.identity import Identity
 from liveness.loop import Loop
+from liveness.memory import Memory
 from liveness.model import Deadline, Engine, EngineState
 from liveness.owner import Owner
 from liveness.runner import Runner
@@ -69,6 +70,7 @@ class Liveness:
         self.settings = settings
         self.clock = clock or Clock()
         self.handlers = Handlers(settings)
+        self.conf: cfg.ConfigOpts | None = None
         self._on_fenced: list[Callable[[str], None]] = []
         self._running: Running | None = None
         self._lock = threading.Lock()
@@ -79,7 +81,9 @@ class Liveness:
 
         :raises ConfigError: naming every option that cannot work.
         """
-        return cls(Settings.from_conf(conf), clock)
+        live = cls(Settings.from_conf(conf), clock)
+        live.conf = conf
+        return live
 
     # --- kinds ----------------------------------------------------------------
 
@@ -159,13 +163,12 @@ class Liveness:
         if self._running is not None:
             self._running.configure(self.settings)
 
-    def service(self, conf: cfg.ConfigOpts | None = None) -> LivenessService:
+    def service(self) -> LivenessService:
         """An oslo.service ``Service`` that starts and stops this engine in whatever
-        process the launcher makes for it. With ``conf``, SIGHUP takes the options
-        from it again."""
+        process the launcher makes for it."""
         from liveness.service import LivenessService
 
-        return LivenessService(self, conf)
+        return LivenessService(self)
 
     @property
     def engine_id(self) -> str:
@@ -249,7 +252,7 @@ class Running:
             self.trust,
             self.engines,
             self._claims,
-            Detector(self.engines, self.trust, self._identity, clock, settings),
+            self._detector(),
             live.handlers,
             self.runner,
             self._agenda,
@@ -353,6 +356,16 @@ class Running:
         self.owner.settings = settings
         self.runner.batch_size = self._settler.batch_size = settings.batch_size
         self._bell.ring()
+
+    def _detector(self) -> Detector:
+        settings, memory = self._live.settings, None
+        if settings.state_directory is not None:
+            memory = Memory(
+                settings.state_directory, str(self.database), self._identity
+            )
+        return Detector(
+            self.engines, self.trust, self._identity, self._clock, settings, memory
+        )
 
     def _register(self) -> None:
         me = self._identity

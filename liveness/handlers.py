@@ -72,7 +72,9 @@ class Handler:
 class FunctionHandler(Handler):
     """A handler made of one function of a deadline."""
 
-    def __init__(self, kind: str, function: Callable[[Deadline], Any]) -> None:
+    def __init__(
+        self, kind: str, function: Callable[[Deadline], Outcome | None]
+    ) -> None:
         self.kind = kind
         self._function = function
 
@@ -87,7 +89,7 @@ class Handlers:
         self.settings = settings
         self._by_kind: dict[str, Handler] = {}
 
-    def add(self, handler: Handler) -> None:
+    def add(self, handler: Handler | type[Handler]) -> None:
         """Afterwards ``handler`` handles its kind, in place of any other.
 
         :raises ConfigError: when an attribute cannot work.
@@ -101,7 +103,8 @@ class Handlers:
 
     def load(self) -> None:
         """Add every handler that an installed package offers (entry points of group
-        ``liveness.handlers``). One that cannot be loaded is logged and left out."""
+        ``liveness.handlers``), for kinds that have none yet. One that cannot be loaded
+        is logged and left out."""
 
         def failed(manager: Any, entry_point: Any, error: BaseException) -> None:
             LOG.error(
@@ -114,7 +117,8 @@ class Handlers:
 
         manager = stevedore.ExtensionManager(NAMESPACE, on_load_failure_callback=failed)
         for extension in manager:
-            self.add(extension.plugin)
+            if getattr(extension.plugin, "kind", None) not in self:
+                self.add(extension.plugin)
 
     def get(self, kind: str) -> Handler | None:
         """The handler of ``kind``, or None."""

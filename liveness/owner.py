@@ -7,7 +7,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -25,6 +25,8 @@ from liveness.model import Deadline, DeadlineState, Done, Outcome
 from liveness.trust import Trust
 
 LOG = logging.getLogger(__name__)
+
+R = TypeVar("R")
 
 BATCH = 1000
 """Rows of one INSERT statement of :meth:`Owner.arm_many`."""
@@ -343,11 +345,11 @@ class Owner:
 
     # --- writes -----------------------------------------------------------------
 
-    def _write(self, statement: Callable[[sa.Connection], Any]) -> Any:
+    def _write(self, statement: Callable[[sa.Connection], R]) -> R:
         """Run an idempotent ``statement`` on a connection of our own, again when the
         database had a passing trouble."""
 
-        def once() -> Any:
+        def once() -> R:
             with self._pool.connect() as own:
                 return statement(own)
 

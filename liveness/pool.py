@@ -22,7 +22,7 @@ class Pool:
         self._idle = 0
 
     def submit(self, task: Callable[[], None]) -> None:
-        """Afterwards ``task`` will be called once, by some thread. It must not raise."""
+        """Afterwards some thread will call ``task``, once. It must not raise."""
         with self._lock:
             start = self._idle == 0 and self._threads < self.size
             if start:

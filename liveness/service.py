@@ -4,9 +4,9 @@ host program has chosen its oslo.service backend by then."""
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 
-from oslo_config import cfg
 from oslo_service import service
 
 from liveness import exceptions
@@ -15,25 +15,32 @@ from liveness.engine import Liveness
 
 LOG = logging.getLogger(__name__)
 
+RESIGN_SECONDS = 5
+"""Kept of the launcher's graceful_shutdown_timeout for what comes after the waiting."""
+
 
 class LivenessService(service.Service):
     """Runs an engine in the process that the launcher makes for it: nothing is opened
     before :meth:`start`, which the launcher calls after the fork."""
 
-    def __init__(self, live: Liveness, conf: cfg.ConfigOpts | None = None) -> None:
+    def __init__(self, live: Liveness) -> None:
         super().__init__()
         self._live = live
-        self._conf = conf
         self._stopped = threading.Event()
 
     def start(self) -> None:
-        """Start the engine. :raises LivenessError: why it cannot be."""
+        """Start the engine. When it cannot be, this worker ends, with one line in the
+        log; the launcher starts another."""
         super().start()
-        self._live.start()
+        try:
+            self._live.start()
+        except exceptions.LivenessError as error:
+            LOG.error("The engine does not start: %s", error)
+            sys.exit(1)
 
     def stop(self, graceful: bool = True) -> None:
-        """Drain: hand everything back within ``drain_timeout`` seconds."""
-        self._live.stop()
+        """Drain: hand everything back, before the launcher loses its patience."""
+        self._live.stop(self._drain_seconds())
         self._stopped.set()
         super().stop()
 
@@ -43,9 +50,16 @@ class LivenessService(service.Service):
 
     def reset(self) -> None:
         """SIGHUP: go on with the options as they are now, where they may change."""
-        if self._conf is None:
+        if self._live.conf is None:
             return
         try:
-            self._live.configure(Settings.from_conf(self._conf))
+            self._live.configure(Settings.from_conf(self._live.conf))
         except exceptions.ConfigError as error:
             LOG.error("%s The options stay as they were.", error)
+
+    def _drain_seconds(self) -> float:
+        drain = self._live.settings.drain_timeout
+        patience: float = getattr(self._live.conf, "graceful_shutdown_timeout", 0)
+        if not patience:  # zero: the launcher waits for ever
+            return drain
+        return min(drain, max(patience - RESIGN_SECONDS, 0.0))

@@ -75,9 +75,8 @@ class Settler:
                     connection, [s.value for s in batch], again=again
                 )
             else:
-                stale = (
-                    set() if self._write(connection, batch[0]) else {batch[0].value.id}
-                )
+                counted = self._write(connection, batch[0])
+                stale = set() if counted else {batch[0].value.id}
             self._forget(batch, stale)
             settled += len(batch)
         return settled

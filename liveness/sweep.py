@@ -22,7 +22,7 @@ from liveness.db.claims import Claims, Found, Scope
 from liveness.db.engines import Engines
 from liveness.detector import Detector
 from liveness.handlers import Handlers, WhenOrphaned
-from liveness.model import Deadline, DeadlineState, Engine
+from liveness.model import Deadline, DeadlineState
 from liveness.runner import Runner
 from liveness.skew import Skew
 from liveness.trust import Trust
@@ -239,17 +239,17 @@ class Sweep:
         return chosen
 
     def _turn_page(self, found: int, taken: int, counts: Counts) -> None:
-        """Start the next page somewhere else than the other survivors, who see the
-        same first one."""
-        full = found >= self.settings.batch_size
-        counts.more |= full and bool(taken)
-        counts.more |= not found and self._offset > 0
-        spread = min(self._neighbours, 8)
-        self._offset = (
-            random.randrange(spread) * self.settings.batch_size
-            if full and spread
-            else 0
-        )
+        """Where the next page starts: not where the other survivors start, who see the
+        same first one; and past a page of which nothing could be taken."""
+        page = self.settings.batch_size
+        full = found >= page
+        counts.more |= (full and bool(taken)) or (not found and self._offset > 0)
+        if not full:
+            self._offset = 0
+        elif not taken:
+            self._offset += page
+        else:
+            self._offset = random.randrange(min(self._neighbours, 8) or 1) * page
 
     # --- what follows from it ---------------------------------------------------
 

@@ -34,6 +34,21 @@ class Trust:
             self._renewed, self._length = sent, seconds
             self._beats.append((sent, answered))
 
+    def beats_since(self, moment: float) -> list[tuple[float, float]]:
+        """Committed beats (sent, answered) from the last one before ``moment`` on."""
+        with self._lock:
+            beats = list(self._beats)
+        first = len(beats)
+        while first > 0 and (first == len(beats) or beats[first][1] > moment):
+            first -= 1
+        return beats[first:]
+
+    def inherit(self, beats: list[tuple[float, float]]) -> None:
+        """Count a predecessor's committed beats as this engine's, for its judgement of
+        others; they give it no trust of its own."""
+        with self._lock:
+            self._beats.extendleft(reversed(beats))
+
     def shorten(self, seconds: float) -> None:
         """From now on the lease is at most ``seconds``, the running one included."""
         with self._lock:

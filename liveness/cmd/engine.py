@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     live.on_fenced(_exit)
     launcher = service.launch(
-        conf, live.service(conf), workers=conf.workers, restart_method="mutate"
+        conf, live.service(), workers=conf.workers, restart_method="mutate"
     )
     return launcher.wait() or 0
 

@@ -11,7 +11,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from oslo_db import exception as db_exc
@@ -19,6 +19,8 @@ from oslo_db.sqlalchemy import exc_filters
 from sqlalchemy.engine import URL, make_url
 
 from liveness import exceptions
+
+R = TypeVar("R")
 
 DRIVERS = {"sqlite": "pysqlite", "mysql": "pymysql", "postgresql": "psycopg"}
 
@@ -198,10 +200,10 @@ def is_passing(error: BaseException) -> bool:
 
 
 def retrying(
-    function: Callable[[], Any],
+    function: Callable[[], R],
     tries: int = 4,
-    sleep: Callable[[float], Any] = time.sleep,
-) -> Any:
+    sleep: Callable[[float], object] = time.sleep,
+) -> R:
     """Call ``function`` until it returns, at most ``tries`` times, with growing
     pauses of some ten milliseconds. It must be idempotent. The last error goes on."""
     for attempt in range(1, tries + 1):

@@ -6,9 +6,9 @@ Releases agree on a schema by its major number: the minor only ever adds.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -138,9 +138,9 @@ def _config() -> Config:
 
 def _location() -> Path:
     """Where the migrations are: in the package when installed, else beside it."""
-    inside = Path(str(resources.files("liveness"))) / "migrations"
-    if inside.is_dir():
-        return inside
+    spec = importlib.util.find_spec("liveness.migrations")
+    if spec is not None and spec.submodule_search_locations:
+        return Path(spec.submodule_search_locations[0])
     return Path(__file__).parents[2] / "migrations"
 
 

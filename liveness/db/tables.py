@@ -6,6 +6,8 @@ arm in it would hold a lock on its engine's row, and block that engine's beat.
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 
 from liveness.clock import UtcDateTime
@@ -19,7 +21,7 @@ ENGINE_ID_LENGTH = 64
 
 # Keys are compared byte by byte on every database; SQLite must never give out an
 # id twice (a stale write by id would hit another deadline).
-_TABLE_ARGS = {
+_TABLE_ARGS: dict[str, Any] = {
     "mysql_engine": "InnoDB",
     "mysql_charset": "utf8mb4",
     "mysql_collate": "utf8mb4_bin",
