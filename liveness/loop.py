@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import random
+import time
 
 import sqlalchemy as sa
 
@@ -68,6 +69,8 @@ class Loop:
         while not (self.stopping or self._trust.fenced):
             delay = self.turn()
             if self._bell.wait(delay):
+                # A neighbour died; the others on this machine were woken as well.
+                time.sleep(random.uniform(0.0, self._sweep.herd_seconds))
                 self.sweep_soon()
 
     def turn(self) -> float:

@@ -148,15 +148,15 @@ class Runner:
                 self._release_all()
 
     def _release_all(self) -> None:
-        for hold in list(self._holds.values()):
+        self._unstarted = 0
+        self._untrusted.clear()
+        for hold in self._holds.values():
             if not hold.spent:
-                self._unstarted -= 1
                 self._spend(hold, Release("every handler thread of its engine hangs"))
-        released = [
+        self._answers = [
             (value, Release(o.reason) if isinstance(o, Retry) else o)
             for value, o in self._answers
         ]
-        self._answers = released
 
     def spend_all(self) -> None:
         """Take every value away from its handler (draining is over); nothing more is
@@ -165,6 +165,7 @@ class Runner:
             for hold in self._holds.values():
                 hold.spent = True
             self._holds.clear()
+            self._unstarted = 0
             self._answers.clear()
             self._untrusted.clear()
         self._pool.stop()

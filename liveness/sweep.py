@@ -99,6 +99,12 @@ class Sweep:
         self._offset = 0
         self._neighbours = 0
 
+    @property
+    def herd_seconds(self) -> float:
+        """Over how many seconds a herd of this size should spread what all of it is
+        woken for."""
+        return min(0.2, 0.002 * self._neighbours)
+
     def configure(self, settings: Settings) -> None:
         """Go on with other settings."""
         self.settings = self._detector.settings = settings
