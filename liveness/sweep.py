@@ -18,8 +18,9 @@ from liveness.agenda import Agenda, Entry
 from liveness.bell import Bell
 from liveness.clock import Clock
 from liveness.conf import Settings
-from liveness.db.claims import Claims, Found, Scope
+from liveness.db.claims import Claims
 from liveness.db.engines import Engines
+from liveness.db.finding import Finder, Found, Scope
 from liveness.detector import Detector
 from liveness.handlers import Handlers, WhenOrphaned
 from liveness.model import Deadline, DeadlineState
@@ -88,6 +89,7 @@ class Sweep:
         self._trust = trust
         self._engines = engines
         self._claims = claims
+        self._finder = Finder(clock, me)
         self._detector = detector
         self._handlers = handlers
         self._runner = runner
@@ -165,18 +167,15 @@ class Sweep:
     def _find(self, connection: sa.Connection, dead: Sequence[str]) -> Found:
         settings = self.settings
         scope = Scope(
-            me=self._me,
             horizon=settings.sweep_interval * 1.5,
             grace=settings.expired_grace + settings.max_clock_skew,
-            kinds=list(self._handlers),
+            kinds=tuple(self._handlers),
             unknown_grace=settings.unknown_kind_grace,
-            dead=dead,
             limit=settings.batch_size,
-            offset=self._offset,
             fresh_only=self._runner.suspect_in_flight,
             foreign_due=self.skew.steady,
         )
-        return self._claims.find(connection, scope)
+        return self._finder.find(connection, scope, dead, self._offset)
 
     def _hold_lost(self, connection: sa.Connection, held: Iterable[Deadline]) -> None:
         """Claims of this engine whose answers were lost: nobody else will run them."""

@@ -1,4 +1,4 @@
-"""Finding work and claiming it: the one place with ``FOR UPDATE``.
+"""Claiming what was found: the one place with ``FOR UPDATE``.
 
 Find without locks, lock by primary key, look again, write by key. What was found is
 presented as found: every change of a row changes its token, so a claim hits only a
@@ -10,9 +10,7 @@ one compare-and-set statement.
 from __future__ import annotations
 
 import dataclasses
-import enum
 from collections.abc import Collection, Iterable, Sequence
-from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,137 +19,19 @@ from liveness.clock import Clock
 from liveness.db import tables
 from liveness.db.connection import transaction
 from liveness.db.engines import Engines
-from liveness.db.rows import deadline_of, new_token
+from liveness.db.rows import new_token
 from liveness.model import ALIVE, Deadline, DeadlineState
 
 D = tables.deadline
 E = tables.engine
 
 
-class Why(enum.StrEnum):
-    """Why a row was found."""
-
-    OWN = "own"  # mine, armed, due before the next sweep
-    HELD = "held"  # mine and claimed: do I know?
-    ORPHAN = "orphan"  # its owner is dead, missing, or released it
-    OVERDUE = "overdue"  # due, and its owner's head start is over
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Scope:
-    """What one engine looks for. Times are seconds, ``limit`` is rows of each sort."""
-
-    me: str
-    horizon: float
-    grace: float
-    kinds: Collection[str]
-    unknown_grace: float
-    dead: Sequence[str]
-    limit: int
-    offset: int = 0
-    fresh_only: bool = False
-    foreign_due: bool = True
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Found:
-    """What was found, and the database's UTC at that moment."""
-
-    now: datetime | None
-    own: list[Deadline]
-    held: list[Deadline]
-    orphans: list[Deadline]
-    overdue: list[Deadline]
-
-
 class Claims:
-    """Finds and claims deadlines for one engine."""
+    """Claims deadlines; each call is given a connection and the claiming engine."""
 
     def __init__(self, clock: Clock, engines: Engines) -> None:
         self._now = clock.database_now
         self._engines = engines
-
-    # --- find ---------------------------------------------------------------
-
-    def find(self, connection: sa.Connection, scope: Scope) -> Found:
-        """Everything that ``scope`` asks for, in one statement, without locks."""
-        rows = connection.execute(self._find(scope)).all()
-        found: dict[str, list[Deadline]] = {why: [] for why in Why}
-        for row in rows:
-            value = dataclasses.replace(
-                deadline_of(row), expired=row.expires_at <= row.now
-            )
-            found[row.why].append(value)
-        return Found(
-            now=rows[0].now if rows else None,
-            own=found[Why.OWN],
-            held=found[Why.HELD],
-            orphans=found[Why.ORPHAN],
-            overdue=found[Why.OVERDUE],
-        )
-
-    def _find(self, scope: Scope) -> Any:
-        armed = D.c.state == DeadlineState.ARMED
-        mine = D.c.owner_id == scope.me
-        in_order = (D.c.due_at, D.c.id)
-        parts = [
-            self._part(
-                Why.OWN,
-                mine,
-                armed,
-                D.c.due_at <= self._now(scope.horizon),
-                *self._fresh(scope),
-            )
-            .order_by(*in_order)
-            .limit(scope.limit),
-            self._part(Why.HELD, mine, D.c.state == DeadlineState.CLAIMED).limit(
-                scope.limit
-            ),
-            self._part(Why.ORPHAN, D.c.owner_id.is_(None), armed, *self._for_me(scope))
-            .order_by(*in_order)
-            .limit(scope.limit)
-            .offset(scope.offset),
-        ]
-        if scope.foreign_due:
-            parts.append(
-                self._part(
-                    Why.OVERDUE,
-                    armed,
-                    D.c.due_at <= self._now(-scope.grace),
-                    *self._for_me(scope),
-                )
-                .order_by(*in_order)
-                .limit(scope.limit)
-            )
-        if scope.dead:
-            parts.append(
-                self._part(
-                    Why.ORPHAN,
-                    D.c.owner_id.in_(scope.dead),
-                    D.c.state.in_((DeadlineState.ARMED, DeadlineState.CLAIMED)),
-                    *self._for_me(scope),
-                )
-                .limit(scope.limit)
-                .offset(scope.offset)
-            )
-        return sa.union_all(*(sa.select(part.subquery()) for part in parts))
-
-    def _part(self, why: Why, *where: Any) -> Any:
-        label = sa.literal_column(f"'{why}'", sa.String).label("why")
-        return sa.select(D, label, self._now().label("now")).where(*where)
-
-    def _for_me(self, scope: Scope) -> Iterable[Any]:
-        """Kinds with a handler here; others once nobody else took them in time."""
-        known = D.c.kind.in_(sorted(scope.kinds))
-        yield sa.or_(known, D.c.due_at <= self._now(-scope.unknown_grace))
-        yield from self._fresh(scope)
-
-    def _fresh(self, scope: Scope) -> Iterable[Any]:
-        """One that was claimed before may kill its engine: one of them at a time."""
-        if scope.fresh_only:
-            yield D.c.attempts == 0
-
-    # --- claim --------------------------------------------------------------
 
     def claim_own(
         self, connection: sa.Connection, me: str, found: Sequence[Deadline]

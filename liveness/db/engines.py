@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -52,6 +53,9 @@ class Engines:
 
     def __init__(self, clock: Clock) -> None:
         self._now = clock.database_now
+        # The two statements of an engine at rest are built once.
+        self._beat = self._beat_statement()
+        self._observe: dict[tuple[str, int], Any] = {}
 
     def register(self, connection: sa.Connection, engine: Engine) -> None:
         """Afterwards ``engine`` has a row, live, with ``beat_seq`` as given; its times
@@ -87,13 +91,14 @@ class Engines:
 
         ``acked`` is the last beat known to be committed; any up to ``sent`` may be.
         """
-        statement = (
-            sa.update(E)
-            .where(E.c.id == engine_id, E.c.state.in_(ALIVE))
-            .where(E.c.beat_seq.between(acked, sent))
-            .values(beat_seq=seq, beat_at=self._now(), ttl=ttl)
-        )
-        return connection.execute(statement).rowcount == 1
+        values = {
+            "me": engine_id,
+            "acked": acked,
+            "sent": sent,
+            "seq": seq,
+            "lease": ttl,
+        }
+        return connection.execute(self._beat, values).rowcount == 1
 
     def fence(
         self,
@@ -150,21 +155,12 @@ class Engines:
         In a ring every engine is read by some, however many there are, and no clock
         decides who is read.
         """
-        server = sa.literal_column(IDENTITY[connection.dialect.name], sa.String).label(
-            "server"
-        )
-        now = self._now().label("now")
-        living = sa.select(E, server, now).where(E.c.state.in_(ALIVE))
-        dead = sa.select(E, server, now).where(E.c.ended_at.is_not(None))
-        parts = [
-            living.where(E.c.id >= me).order_by(E.c.id).limit(window + 1),
-            living.where(E.c.id < me).order_by(E.c.id).limit(window),
-            dead.order_by(E.c.ended_at.desc()).limit(DEAD_SHOWN),
-        ]
-        subqueries = [sa.select(part.subquery()) for part in parts]
-        rows = connection.execute(sa.union_all(*subqueries)).all()
+        key = (connection.dialect.name, window)
+        if key not in self._observe:
+            self._observe[key] = self._observe_statement(*key)
+        rows = connection.execute(self._observe[key], {"me": me}).all()
         if not rows:  # not even this engine's own row
-            row = connection.execute(sa.select(server, now)).one()
+            row = connection.execute(sa.select(*self._facts(key[0]))).one()
             return Observation(row.server, row.now, ())
         engines = tuple(engine_of(row) for row in rows)
         ring = [e for e in engines if e.alive][: window + 1]
@@ -226,6 +222,36 @@ class Engines:
             E.c.id.in_(ids), E.c.ended_at.is_not(None), sa.not_(owns)
         )
         return connection.execute(statement).rowcount
+
+    def _beat_statement(self) -> Any:
+        acked, sent = sa.bindparam("acked"), sa.bindparam("sent")
+        return (
+            sa.update(E)
+            .where(E.c.id == sa.bindparam("me"), E.c.state.in_(ALIVE))
+            .where(E.c.beat_seq.between(acked, sent))
+            .values(
+                beat_seq=sa.bindparam("seq"),
+                beat_at=self._now(),
+                ttl=sa.bindparam("lease"),
+            )
+        )
+
+    def _observe_statement(self, dialect: str, window: int) -> Any:
+        facts = self._facts(dialect)
+        me = sa.bindparam("me")
+        living = sa.select(E, *facts).where(E.c.state.in_(ALIVE)).order_by(E.c.id)
+        dead = sa.select(E, *facts).where(E.c.ended_at.is_not(None))
+        parts = [
+            living.where(E.c.id >= me).limit(window + 1),
+            living.where(E.c.id < me).limit(window),
+            dead.order_by(E.c.ended_at.desc()).limit(DEAD_SHOWN),
+        ]
+        return sa.union_all(*(sa.select(part.subquery()) for part in parts))
+
+    def _facts(self, dialect: str) -> tuple[Any, Any]:
+        """Which server answers, and its UTC."""
+        server = sa.literal_column(IDENTITY[dialect], sa.String).label("server")
+        return server, self._now().label("now")
 
     def all(self, connection: sa.Connection) -> Sequence[Engine]:
         """Every engine, the living ones first, by start."""

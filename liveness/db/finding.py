@@ -1,0 +1,139 @@
+"""What there is to do for one engine: found in one statement, without locks."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from liveness.clock import Clock
+from liveness.db import tables
+from liveness.db.rows import deadline_of
+from liveness.model import Deadline, DeadlineState
+
+D = tables.deadline
+
+
+class Why(enum.StrEnum):
+    """Why a row was found."""
+
+    OWN = "own"  # mine, armed, due before the next sweep
+    HELD = "held"  # mine and claimed: do I know?
+    ORPHAN = "orphan"  # its owner is dead, missing, or released it
+    OVERDUE = "overdue"  # due, and its owner's head start is over
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Scope:
+    """What one engine looks for. Times are seconds, ``limit`` is rows of each sort.
+
+    ``fresh_only``: nothing that was claimed before. ``foreign_due``: what others own
+    and is overdue, too.
+    """
+
+    horizon: float
+    grace: float
+    kinds: tuple[str, ...]
+    unknown_grace: float
+    limit: int
+    fresh_only: bool = False
+    foreign_due: bool = True
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Found:
+    """What was found, each sort in order of due time."""
+
+    own: list[Deadline]
+    held: list[Deadline]
+    orphans: list[Deadline]
+    overdue: list[Deadline]
+
+
+class Finder:
+    """Finds deadlines for one engine."""
+
+    def __init__(self, clock: Clock, me: str) -> None:
+        self._now = clock.database_now
+        self._me = me
+        # Building a statement costs more than running it; there are few variants.
+        self._statements: dict[tuple[Scope, bool], Any] = {}
+
+    def find(
+        self,
+        connection: sa.Connection,
+        scope: Scope,
+        dead: Sequence[str] = (),
+        offset: int = 0,
+    ) -> Found:
+        """Everything that ``scope`` asks for; orphans are those of the ``dead``
+        engines and those without an owner, from the ``offset``-th on."""
+        statement = self._statements.get((scope, bool(dead)))
+        if statement is None:
+            if len(self._statements) > 16:
+                self._statements.clear()
+            statement = self._statement(scope, bool(dead))
+            self._statements[scope, bool(dead)] = statement
+        values = {"me": self._me, "skipped": offset}
+        if dead:
+            values["dead"] = list(dead)
+        found: dict[str, list[Deadline]] = {why: [] for why in Why}
+        for row in connection.execute(statement, values):
+            value = deadline_of(row)
+            expired = value.expires_at <= row.now
+            found[row.why].append(dataclasses.replace(value, expired=expired))
+        return Found(
+            own=found[Why.OWN],
+            held=found[Why.HELD],
+            orphans=found[Why.ORPHAN],
+            overdue=found[Why.OVERDUE],
+        )
+
+    def _statement(self, scope: Scope, dead: bool) -> Any:
+        armed = D.c.state == DeadlineState.ARMED
+        unsettled = D.c.state.in_((DeadlineState.ARMED, DeadlineState.CLAIMED))
+        mine = D.c.owner_id == sa.bindparam("me")
+        fresh, wanted = list(self._fresh(scope)), list(self._wanted(scope))
+        soon = D.c.due_at <= self._now(scope.horizon)
+        late = D.c.due_at <= self._now(-scope.grace)
+        skipped = sa.bindparam("skipped", type_=sa.Integer)
+        parts = [
+            self._part(Why.OWN, scope, mine, armed, soon, *fresh),
+            self._part(Why.HELD, scope, mine, D.c.state == DeadlineState.CLAIMED),
+            self._part(
+                Why.ORPHAN, scope, D.c.owner_id.is_(None), armed, *wanted
+            ).offset(skipped),
+        ]
+        if dead:
+            theirs = D.c.owner_id.in_(sa.bindparam("dead", expanding=True))
+            parts.append(
+                self._part(
+                    Why.ORPHAN, scope, theirs, unsettled, *wanted, ordered=False
+                ).offset(skipped)
+            )
+        if scope.foreign_due:
+            parts.append(self._part(Why.OVERDUE, scope, armed, late, *wanted))
+        return sa.union_all(*(sa.select(part.subquery()) for part in parts))
+
+    def _part(self, why: Why, scope: Scope, *where: Any, ordered: bool = True) -> Any:
+        """One sort of work. Orphans of several engines are in no order: sorting all of
+        them for each page would cost more than the page."""
+        label = sa.literal_column(f"'{why}'", sa.String).label("why")
+        part = sa.select(D, label, self._now().label("now")).where(*where)
+        if ordered:
+            part = part.order_by(D.c.due_at, D.c.id)
+        return part.limit(scope.limit)
+
+    def _wanted(self, scope: Scope) -> Iterable[Any]:
+        """Kinds with a handler here; others once nobody else took them in time."""
+        known = D.c.kind.in_(scope.kinds)
+        yield sa.or_(known, D.c.due_at <= self._now(-scope.unknown_grace))
+        yield from self._fresh(scope)
+
+    def _fresh(self, scope: Scope) -> Iterable[Any]:
+        """One that was claimed before may kill its engine: one of them at a time."""
+        if scope.fresh_only:
+            yield D.c.attempts == 0
