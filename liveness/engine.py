@@ -207,6 +207,8 @@ class Liveness:
     find = _Delegated(Owner.find)
     adopt = _Delegated(Owner.adopt)
     guard = _Delegated(Owner.guard)
+    parked = _Delegated(Owner.parked)
+    unpark = _Delegated(Owner.unpark)
 
     @property
     def _started(self) -> Running:

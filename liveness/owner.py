@@ -231,6 +231,26 @@ class Owner:
         self._armed([value])
         return value
 
+    def parked(self, limit: int = 100) -> list[Deadline]:
+        """Parked deadlines, at most ``limit``, the longest parked first; their
+        ``last_error`` says why. Changes nothing."""
+        return self._write(lambda own: self._deadlines.parked(own, limit))
+
+    def unpark(self, kind: str, key: str) -> None:
+        """Give a parked deadline back to the engines: due now, attempts at zero.
+
+        :raises NoSuchDeadline: :raises NotParked: nothing was changed.
+        """
+
+        def give_back(own: sa.Connection) -> None:
+            found = self._deadlines.find(own, kind, key)
+            if found is None:
+                raise exceptions.NoSuchDeadline(kind=kind, key=key)
+            if not self._deadlines.unpark(own, found):
+                raise exceptions.NotParked(kind=kind, key=key, state=found.state)
+
+        self._write(give_back)
+
     @contextlib.contextmanager
     def guard(
         self,

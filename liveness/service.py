@@ -32,6 +32,7 @@ class LivenessService(service.Service):
         """Start the engine. When it cannot be, this worker ends, with one line in the
         log; the launcher starts another."""
         super().start()
+        self.reset()  # a worker forked after a SIGHUP
         try:
             self._live.start()
         except exceptions.LivenessError as error:
@@ -49,7 +50,11 @@ class LivenessService(service.Service):
         self._stopped.wait()
 
     def reset(self) -> None:
-        """SIGHUP: go on with the options as they are now, where they may change."""
+        """Go on with the options as they are now, where they may change.
+
+        With oslo.service's threading backend SIGHUP does not come here: the launcher
+        reads the files again, the workers drain, and new ones start with the change.
+        """
         if self._live.conf is None:
             return
         try:

@@ -269,6 +269,12 @@ class Deadlines:
         )
         return connection.execute(statement).rowcount == 1
 
+    def parked(self, connection: sa.Connection, limit: int) -> list[Deadline]:
+        """Parked rows, at most ``limit``, by due time."""
+        statement = sa.select(D).where(D.c.state == DeadlineState.PARKED)
+        ordered = statement.order_by(D.c.due_at, D.c.id).limit(limit)
+        return [deadline_of(row) for row in connection.execute(ordered)]
+
     def find(self, connection: sa.Connection, kind: str, key: str) -> Deadline | None:
         """The deadline of that kind and key, or None."""
         row = connection.execute(
