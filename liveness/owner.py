@@ -242,11 +242,13 @@ class Owner:
         :raises NoSuchDeadline: :raises NotParked: nothing was changed.
         """
 
+        token = new_token()
+
         def give_back(own: sa.Connection) -> None:
             found = self._deadlines.find(own, kind, key)
             if found is None:
                 raise exceptions.NoSuchDeadline(kind=kind, key=key)
-            if not self._deadlines.unpark(own, found):
+            if not self._deadlines.unpark(own, found, token):
                 raise exceptions.NotParked(kind=kind, key=key, state=found.state)
 
         self._write(give_back)

@@ -252,22 +252,23 @@ class Deadlines:
             )
         return len(ids)
 
-    def unpark(self, connection: sa.Connection, deadline: Deadline) -> bool:
+    def unpark(self, connection: sa.Connection, deadline: Deadline, token: int) -> bool:
         """Give a parked row back to the engines, due now, attempts at zero. False: it
-        has changed since it was read."""
+        is not parked, or has changed since it was read."""
         statement = (
             sa.update(D)
             .where(D.c.id == deadline.id, D.c.token == deadline.token)
             .where(D.c.state == DeadlineState.PARKED)
             .values(
                 state=DeadlineState.ARMED,
-                token=new_token(),
+                token=token,
                 attempts=0,
                 due_at=self._now(),
                 updated_at=self._now(),
             )
         )
-        return connection.execute(statement).rowcount == 1
+        changed = connection.execute(statement).rowcount == 1
+        return changed or deadline.token == token  # an earlier try, its answer lost
 
     def parked(self, connection: sa.Connection, limit: int) -> list[Deadline]:
         """Parked rows, at most ``limit``, by due time."""

@@ -224,7 +224,8 @@ class Engines:
         return connection.execute(statement).rowcount
 
     def _beat_statement(self) -> Any:
-        acked, sent = sa.bindparam("acked"), sa.bindparam("sent")
+        acked: sa.BindParameter[int] = sa.bindparam("acked")
+        sent: sa.BindParameter[int] = sa.bindparam("sent")
         return (
             sa.update(E)
             .where(E.c.id == sa.bindparam("me"), E.c.state.in_(ALIVE))
@@ -238,7 +239,7 @@ class Engines:
 
     def _observe_statement(self, dialect: str, window: int) -> Any:
         facts = self._facts(dialect)
-        me = sa.bindparam("me")
+        me: sa.BindParameter[str] = sa.bindparam("me")
         living = sa.select(E, *facts).where(E.c.state.in_(ALIVE)).order_by(E.c.id)
         dead = sa.select(E, *facts).where(E.c.ended_at.is_not(None))
         parts = [
