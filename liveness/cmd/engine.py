@@ -11,12 +11,17 @@ from oslo_config import cfg
 from oslo_log import log as logging
 from oslo_service import backend
 
-from liveness import conf as liveness_conf
-from liveness import exceptions
+from liveness.cmd import base
 from liveness.db import migration
 from liveness.db.connection import Database
 from liveness.engine import Liveness
-from liveness.version import __version__
+
+PROG = "liveness-engine"
+DESCRIPTION = """Run engines that handle the deadlines of the kinds whose handlers are
+installed (entry points of group liveness.handlers), until SIGTERM; SIGHUP reads the
+files again."""
+EPILOG = """Without --config-file: /etc/liveness/liveness.conf and the other usual
+places. Exit code 0 after SIGTERM; 1 after a mistake, with one line on stderr."""
 
 CLI_OPTIONS = [
     cfg.IntOpt(
@@ -34,35 +39,42 @@ FENCED = 75  # EX_TEMPFAIL: a new incarnation may succeed
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run until SIGTERM. Exit code 0; 1 after a user's mistake, with one line."""
+    conf = cfg.ConfigOpts()
+    logging.register_options(conf)
+    conf.register_cli_opts(CLI_OPTIONS)
+    argv = sys.argv[1:] if argv is None else argv
+    mistakes: tuple[type[Exception], ...] = (
+        *base.user_errors(),
+        logging.LogConfigError,
+    )
+    try:
+        base.parse(conf, argv, PROG, description=DESCRIPTION, epilog=EPILOG)
+        logging.setup(conf, "liveness")
+        # It logs a traceback, with SQL and payloads, of what we say in one line.
+        std_logging.getLogger("oslo_db").setLevel(std_logging.CRITICAL)
+        live = Liveness.from_conf(conf)
+        _look(live)
+    except mistakes as error:
+        base.fail(PROG, error)
+        return 1
     backend.init_backend(backend.BackendType.THREADING)
     from oslo_service import service
 
-    conf = cfg.ConfigOpts()
-    logging.register_options(conf)
-    liveness_conf.register_opts(conf)
-    conf.register_cli_opts(CLI_OPTIONS)
-    try:
-        conf(
-            sys.argv[1:] if argv is None else argv,
-            project="liveness",
-            prog="liveness-engine",
-            version=__version__,
-        )
-        logging.setup(conf, "liveness")
-        live = Liveness.from_conf(conf)
-        # Looked at before the fork, so that a mistake is one line and an exit, not a
-        # worker that is started again for ever.
-        database = Database(live.settings.connection, live.settings.database_timeout)
-        migration.require_current(database, database.pool(1))
-        database.close()
-    except (cfg.Error, exceptions.LivenessError) as error:
-        print(f"liveness-engine: {error}", file=sys.stderr)
-        return 1
     live.on_fenced(_exit)
     launcher = service.launch(
         conf, live.service(), workers=conf.workers, restart_method="mutate"
     )
     return launcher.wait() or 0
+
+
+def _look(live: Liveness) -> None:
+    """Look at the database before the fork, so that a mistake is one line and an exit,
+    not a worker that is started again for ever."""
+    database = Database(live.settings.connection, live.settings.database_timeout)
+    try:
+        migration.require_current(database, database.pool(1))
+    finally:
+        database.close()
 
 
 def _exit(reason: str) -> None:

@@ -1,0 +1,384 @@
+"""The frame of ``liveness-manage``: cliff, with one line for a mistake.
+
+The commands know nothing of this program: :func:`embed` puts the same ones into the
+argparse parser of another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import EntryPoint
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from cliff import app, command, commandmanager
+from cliff.complete import CompleteCommand
+from cliff.display import DisplayCommandBase
+from cliff.formatters.base import SingleFormatter
+from cliff.formatters.commaseparated import CSVLister
+from cliff.formatters.json_format import JSONFormatter
+from cliff.formatters.table import TableFormatter
+from cliff.formatters.value import ValueFormatter
+from cliff.help import HelpAction, HelpCommand, HelpExit
+from cliff.lister import Lister as CliffLister
+from cliff.show import ShowOne as CliffShowOne
+from stevedore import ExtensionManager
+from stevedore.extension import Extension
+
+from liveness.cmd import base
+from liveness.version import __version__
+
+if TYPE_CHECKING:
+    from liveness.conf import Settings
+
+INTERRUPTED = 130  # 128 + SIGINT, as a shell counts
+
+
+class Usage(Exception):
+    """The command line cannot be understood."""
+
+
+# --- commands -------------------------------------------------------------------
+
+
+class Command(command.Command):
+    """A command on one database. Give the class a docstring (the help; its first line
+    is the summary) and ``examples``."""
+
+    examples: tuple[str, ...] = ()
+    failed = 1
+    """Exit code when the command could not do what it is for."""
+
+    app: Manage | Embedded  # type: ignore[assignment]
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        parser.formatter_class = argparse.RawDescriptionHelpFormatter
+        parser.error = _usage  # type: ignore[method-assign]
+        if isinstance(self.app, Manage):
+            _add_database_options(parser)
+        return parser
+
+    def get_epilog(self) -> str:
+        lines = [f"  {self.app.NAME} {example}" for example in self.examples]
+        return "\n".join(["examples:", *lines]) if lines else ""
+
+    def settings(self, args: argparse.Namespace) -> Settings:
+        """The options for the database that the command is to work on."""
+        return self.app.settings(args)
+
+    def say(self, text: str) -> None:
+        """Tell the user what was done, unless told to be quiet."""
+        if not self.app.quiet:
+            self.app.stdout.write(f"{text}\n")
+
+
+class _OneAsCSV(CSVLister, SingleFormatter):
+    """cliff writes no CSV of a single object: a heading and one line."""
+
+    def emit_one(
+        self, column_names: Any, data: Any, stdout: Any, parsed_args: Any
+    ) -> None:
+        self.emit_list(column_names, [data], stdout, parsed_args)
+
+
+class _Displayed(Command, DisplayCommandBase[Any]):
+    """The same four formats everywhere, whatever else is installed."""
+
+    def _load_formatter_plugins(self) -> Any:
+        formats = {
+            "table": TableFormatter(),
+            "json": JSONFormatter(),
+            "csv": _OneAsCSV(),
+            "value": ValueFormatter(),
+        }
+        none: Any = None
+        return ExtensionManager.make_test_instance(
+            [Extension(name, none, none, made) for name, made in formats.items()]
+        )
+
+    def _generate_columns_and_selector(self, args: Any, names: Any) -> Any:
+        try:
+            return super()._generate_columns_and_selector(args, names)
+        except ValueError:
+            wanted = ", ".join(args.columns)
+            raise Usage(
+                f"there is no column {wanted}; there are {', '.join(names)}"
+            ) from None
+
+
+class Lister(_Displayed, CliffLister):
+    """A command that shows rows: ``take_action`` returns columns and rows."""
+
+
+class ShowOne(_Displayed, CliffShowOne):
+    """A command that shows one object: ``take_action`` returns columns and values."""
+
+
+class Help(HelpCommand):
+    """Show the options of a command, and examples"""
+
+    app: Manage
+
+    def take_action(self, parsed_args: argparse.Namespace) -> int:
+        try:
+            return super().take_action(parsed_args)
+        except ValueError:
+            raise Usage(self.app.unknown(parsed_args.cmd)) from None
+
+
+class Complete(CompleteCommand):
+    """Print what bash needs to complete the commands
+
+    In a shell, or its start-up file: eval "$(liveness-manage complete)".
+    """
+
+
+# --- the program ----------------------------------------------------------------
+
+
+class Manage(app.App):
+    """``liveness-manage``."""
+
+    NAME = "liveness-manage"
+
+    def __init__(self, description: str, commands: Mapping[str, str]) -> None:
+        """``commands``: the words of each, and where its class is ("module:Class");
+        it is loaded when it is asked for."""
+        manager = commandmanager.CommandManager()
+        for name, where in commands.items():
+            manager.commands[name] = EntryPoint(name, where, "liveness.manage")
+        super().__init__(description, __version__, manager)
+        manager.add_command("help", Help)
+        manager.add_command("complete", Complete)
+
+    @property
+    def quiet(self) -> bool:
+        return bool(self.options.verbose == 0)
+
+    def build_option_parser(
+        self,
+        description: str | None,
+        version: str | None,
+        argparse_kwargs: dict[str, Any] | None = None,
+    ) -> argparse.ArgumentParser:
+        parser = argparse.ArgumentParser(
+            prog=self.NAME,
+            usage="%(prog)s [OPTIONS] COMMAND [ARGUMENTS]",
+            description=description,
+            epilog=f"'{self.NAME} help COMMAND' has the options of a command, and"
+            " examples.",
+            add_help=False,
+            allow_abbrev=False,
+        )
+        parser.error = _usage  # type: ignore[method-assign]
+        add = parser.add_argument
+        add("-h", "--help", action="store_true", help="this help, or a command's")
+        add(
+            "--version",
+            action="version",
+            version=f"{self.NAME} {version}",
+            help="the release",
+        )
+        add(
+            "-v",
+            "--verbose",
+            action="count",
+            default=1,
+            help="say more on stderr; twice: everything",
+        )
+        add(
+            "-q",
+            "--quiet",
+            dest="verbose",
+            action="store_const",
+            const=0,
+            help="say nothing but what was asked for, and errors",
+        )
+        add("--debug", action="store_true", help="show where an error came from")
+        return parser
+
+    def configure_logging(self) -> None:
+        """Warnings go to stderr, and with -v more."""
+        levels = [logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG]
+        logging.basicConfig(
+            stream=self.stderr,
+            level=levels[min(self.options.verbose, 3)],
+            format="%(levelname)s %(name)s: %(message)s",
+        )
+        if not self.options.debug:
+            # It logs, with a traceback, what we say in one line.
+            logging.getLogger("oslo_db").setLevel(logging.CRITICAL)
+
+    def settings(self, args: argparse.Namespace) -> Settings:
+        """The options that the command line leads to."""
+        return base.read_settings(
+            self.NAME, args.connection, args.config_file, args.config_dir
+        )
+
+    def run(self, argv: Sequence[str]) -> int:
+        """Do what ``argv`` says; return the exit code. After --help and --version:
+        SystemExit."""
+        try:
+            self.options, words = self.parser.parse_known_args(list(argv))
+            self.configure_logging()
+            if not words:
+                return self._help(0 if self.options.help else 1)
+            return self._run(words)
+        except Usage as error:
+            base.fail(self.NAME, f"{error}; see '{self.NAME} --help'")
+            return 1
+        except BrokenPipeError:
+            return base.BROKEN_PIPE
+        except KeyboardInterrupt:
+            return INTERRUPTED
+
+    def _help(self, code: int) -> int:
+        with contextlib.suppress(HelpExit):
+            HelpAction([], "", default=self)(self.parser, self.options, None)
+        return code
+
+    def _run(self, words: list[str]) -> int:
+        try:
+            factory, name, rest = self.command_manager.find_command(words)
+        except ValueError:
+            raise Usage(self.unknown(words)) from None
+        if self.options.help:
+            rest = ["--help"]
+        made = factory(self, self.options, cmd_name=name)
+        prog = f"{self.NAME} {name}"
+        try:
+            args = made.get_parser(prog).parse_args(rest)
+        except Usage as error:
+            base.fail(self.NAME, f"{error}; see '{prog} --help'")
+            return getattr(made, "failed", 1)
+        return execute(made, args, self.NAME, self.options.debug)
+
+    def unknown(self, words: list[str]) -> str:
+        """What to say when ``words`` begin with no command."""
+        known = sorted(name for name, _ in self.command_manager)
+        alike = [name for name in known if name.split()[0] == words[0]]
+        given = " ".join(itertools.takewhile(lambda w: w[0] != "-", words)) or words[0]
+        return f"there is no command {given!r}; there are {', '.join(alike or known)}"
+
+
+def execute(made: command.Command, args: Any, prog: str, debug: bool = False) -> int:
+    """Run a command; return its exit code. A mistake is one line on stderr."""
+    try:
+        return made.run(args)
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        if debug:
+            base.show_traceback()
+        problem = str(error)
+        if not isinstance(error, (*base.user_errors(), Usage)):
+            problem = f"unexpected {type(error).__name__}: {problem}"
+            problem += "" if debug else " (--debug shows where)"
+    base.fail(prog, problem)
+    return made.failed if isinstance(made, Command) else 1
+
+
+# --- in another program -----------------------------------------------------------
+
+
+class Embedded:
+    """What a command sees of a program that is not :class:`Manage`."""
+
+    quiet = False
+    command_manager = None
+
+    def __init__(self, prog: str, settings: Callable[[], Settings]) -> None:
+        self.NAME = prog
+        self.stdout = sys.stdout
+        self._settings = settings
+
+    def settings(self, args: argparse.Namespace) -> Settings:
+        """The host's own: which database it is, is not for the command line to say."""
+        return self._settings()
+
+
+def embed(
+    parser: argparse.ArgumentParser,
+    commands: Mapping[str, str],
+    settings: Callable[[], Settings],
+) -> None:
+    """Add ``commands`` to the parser of another program, as subcommands.
+
+    Afterwards what it parses has ``run``: ``args.run(args)`` does it and returns the
+    exit code. ``settings`` is called then.
+    """
+    host = Embedded(parser.prog, settings)
+    levels: dict[tuple[str, ...], Any] = {(): _subcommands(parser)}
+    for name, where in commands.items():
+        *groups, word = words = name.split()
+        for depth, group in enumerate(groups):
+            inner = tuple(groups[: depth + 1])
+            if inner not in levels:
+                outer = levels[tuple(groups[:depth])]
+                levels[inner] = _subcommands(outer.add_parser(group, help=f"{group} …"))
+        made = EntryPoint(name, where, "").load()(host, None)
+        its = made.get_parser(" ".join((parser.prog, *words)))
+        child = levels[tuple(groups)].add_parser(
+            word,
+            parents=[its],
+            add_help=False,
+            help=its.description.partition("\n")[0],
+            description=its.description,
+            epilog=its.epilog,
+            formatter_class=its.formatter_class,
+        )
+        child.set_defaults(run=_Run(made, host.NAME))
+
+
+class _Run:
+    def __init__(self, made: Command, prog: str) -> None:
+        self._made, self._prog = made, prog
+
+    def __call__(self, args: Any) -> int:
+        return execute(self._made, args, self._prog)
+
+
+def _subcommands(parser: argparse.ArgumentParser) -> Any:
+    return parser.add_subparsers(metavar="COMMAND", required=True, title="commands")
+
+
+# --- arguments --------------------------------------------------------------------
+
+
+def _usage(message: str) -> NoReturn:
+    """In place of argparse's several lines, and of its exit code."""
+    raise Usage(message)
+
+
+def _add_database_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "database",
+        "Without any of these: what /etc/liveness/liveness.conf says (or another of"
+        " the\nusual places), or OS_LIVENESS__CONNECTION in the environment.",
+    )
+    group.add_argument(
+        "--connection",
+        metavar="URL",
+        help="the database, in place of the files' own; other users of this host see"
+        " it in the process list, so put a password in a file",
+    )
+    group.add_argument(
+        "--config-file",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="read the options from this file, such as the host program's; repeat it"
+        " for more, the later ones win",
+    )
+    group.add_argument(
+        "--config-dir",
+        metavar="DIR",
+        action="append",
+        default=[],
+        help="and from the *.conf files of this directory",
+    )
