@@ -1,0 +1,144 @@
+"""Handlers whose behaviour is in the payload, and which write down what they do."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from liveness import Deadline, Handler, Liveness, WhenOrphaned
+from liveness.db.deadlines import Deadlines
+from liveness.exceptions import LivenessError
+from tests.processes.journal import note, now
+
+STEP = 0.05
+
+released = threading.Event()
+"""Lets go of the handlers that hang."""
+
+
+class Engine:
+    """The running engine, for handlers to ask whether they may act."""
+
+    live: Liveness | None = None
+
+
+class Bug(BaseException):
+    """What no ``except Exception`` catches."""
+
+
+def facts(deadline: Deadline) -> dict[str, Any]:
+    return {
+        "kind": deadline.kind,
+        "key": deadline.key,
+        "epoch": deadline.epoch,
+        "attempts": deadline.attempts,
+        "expires": deadline.expires_at.timestamp(),
+        "engine": deadline.owner_id,
+    }
+
+
+def step(check: Any, deadline: Deadline) -> None:
+    """One effect of the work, right after the question whether it may be had.
+
+    ``checked`` is when the question was put: a process may be stopped between the
+    answer and the effect, and nothing in it can prevent that.
+    """
+    asked = now()
+    try:
+        check()
+    except LivenessError as error:
+        note("refused", **facts(deadline), error=type(error).__name__)
+        raise
+    note("effect", **facts(deadline), checked=asked)
+
+
+def handle(method: str, deadline: Deadline) -> None:
+    """Do what the payload says, in this order.
+
+    ``only``: behave so only in the engine of that name; ``first``: only at the first
+    attempt. ``exit``, ``segv``, ``raise``, ``hang``; ``steps``: that many effects.
+    """
+    note("called", method=method, **facts(deadline))
+    todo = dict(deadline.payload or {})
+    steps = todo.pop("steps", 1)
+    me = os.environ.get("LIVENESS_TEST_NAME")
+    special = todo.pop("only", me) == me
+    if not todo.pop("first", False) or deadline.attempts == 1:
+        if special:
+            _misbehave(todo)
+    live = Engine.live
+    for number in range(steps):
+        if number:
+            time.sleep(STEP)
+        step(lambda: live.check(deadline) if live else None, deadline)
+
+
+def _misbehave(todo: dict[str, Any]) -> None:
+    if "exit" in todo:
+        os._exit(todo["exit"])
+    if "segv" in todo:
+        ctypes.string_at(0)
+    if "raise" in todo:
+        raise Bug("on purpose")
+    if "hang" in todo:
+        released.wait()
+
+
+class Timer(Handler):
+    """Its orphans keep their due time."""
+
+    kind = "timer"
+
+    def expired(self, deadline: Deadline) -> None:
+        handle("expired", deadline)
+
+    def orphaned(self, deadline: Deadline) -> None:
+        handle("orphaned", deadline)
+
+
+class Action(Timer):
+    """Its orphans are retriggered."""
+
+    kind = "action"
+    when_orphaned = WhenOrphaned.RETRIGGER
+
+
+def watch_settlements() -> None:
+    """Write down what the database said to every settlement of this process."""
+    complete, move = Deadlines.complete, Deadlines.move
+
+    def watched_complete(
+        self: Deadlines, connection: Any, deadlines: Any, again: bool = False
+    ) -> set[int]:
+        stale = complete(self, connection, deadlines, again=again)
+        for deadline in deadlines:
+            note("stale" if deadline.id in stale else "settled", **facts(deadline))
+        return stale
+
+    def watched_move(
+        self: Deadlines, connection: Any, deadline: Deadline, token: int, **values: Any
+    ) -> bool:
+        moved = move(self, connection, deadline, token, **values)
+        state = str(values.get("state"))
+        note("moved" if moved else "stale", **facts(deadline), state=state)
+        return moved
+
+    Deadlines.complete = watched_complete  # type: ignore[method-assign]
+    Deadlines.move = watched_move  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def the_engine(live: Liveness) -> Iterator[None]:
+    """``live`` is whom handlers ask, for the block."""
+    Engine.live = live
+    live.on_fenced(lambda reason: note("fenced", engine=live.engine_id, reason=reason))
+    note("started", engine=live.engine_id)
+    try:
+        yield
+    finally:
+        Engine.live = None
