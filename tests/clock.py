@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.elements import ColumnElement
 
 from liveness.clock import UtcDateTime
+
+
+class _set_now(ColumnElement[datetime]):
+    """The clock's UTC, read when the statement runs."""
+
+    inherit_cache = True
+    _traverse_internals = [
+        ("moment", sa.sql.visitors.InternalTraversal.dp_clauseelement)
+    ]
+    type = UtcDateTime()
+
+    def __init__(self, read: Callable[[], datetime]) -> None:
+        self.moment = sa.bindparam("now", callable_=read, type_=self.type, unique=True)
+
+
+@compiles(_set_now)
+def _as_it_is(element: _set_now, compiler: Any, **kw: Any) -> str:
+    return compiler.process(element.moment, **kw)
+
+
+@compiles(_set_now, "mysql", "mariadb")
+def _with_its_type(element: _set_now, compiler: Any, **kw: Any) -> str:
+    # A literal in a select list would come back as text.
+    return f"CAST({compiler.process(element.moment, **kw)} AS DATETIME(6))"
 
 
 class SettableClock:
@@ -20,11 +48,9 @@ class SettableClock:
     def monotonic(self) -> float:
         return self._monotonic
 
-    def database_now(self, seconds: float = 0.0) -> sa.ColumnElement[datetime]:
+    def database_now(self, seconds: float = 0.0) -> ColumnElement[datetime]:
         shift = timedelta(seconds=seconds)
-        return sa.bindparam(
-            "now", callable_=lambda: self.utc + shift, type_=UtcDateTime, unique=True
-        )
+        return _set_now(lambda: self.utc + shift)
 
     def advance(self, seconds: float) -> None:
         """Let time pass, everywhere."""
