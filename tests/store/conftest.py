@@ -8,14 +8,13 @@ from __future__ import annotations
 import contextlib
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.ext.compiler import compiles
 
-from liveness.clock import Clock, UtcDateTime
+from liveness.clock import Clock
 from liveness.db import migration, tables
 from liveness.db.claims import Claims
 from liveness.db.connection import Database, transaction
@@ -29,37 +28,6 @@ D = tables.deadline
 E = tables.engine
 
 ME = "me"
-
-
-class _settable_now(sa.sql.elements.ColumnElement[datetime]):
-    inherit_cache = True
-    _traverse_internals = [
-        ("moment", sa.sql.visitors.InternalTraversal.dp_clauseelement)
-    ]
-    type = UtcDateTime()
-
-    def __init__(self, read: Callable[[], datetime]) -> None:
-        self.moment = sa.bindparam(
-            "now", callable_=read, type_=UtcDateTime(), unique=True
-        )
-
-
-@compiles(_settable_now)
-def _as_is(element: Any, compiler: Any, **kw: Any) -> str:
-    return compiler.process(element.moment, **kw)
-
-
-@compiles(_settable_now, "mysql", "mariadb")
-def _typed(element: Any, compiler: Any, **kw: Any) -> str:
-    return f"CAST({compiler.process(element.moment, **kw)} AS DATETIME(6))"
-
-
-class StandingClock(SettableClock):
-    """What it says comes back from MariaDB as a time, not as text."""
-
-    def database_now(self, seconds: float = 0.0) -> sa.ColumnElement[datetime]:
-        shift = timedelta(seconds=seconds)
-        return _settable_now(lambda: self.utc + shift)
 
 
 def engine_value(engine_id: str, **fields: Any) -> Engine:
@@ -275,7 +243,7 @@ def _emptied(stores: dict[tuple[str, bool], Store], url: str, real: bool) -> Sto
     # Kept from test to test: compiling the statements again costs more than running
     # them.
     if (url, real) not in stores:
-        stores[url, real] = Store(url, Clock() if real else StandingClock())
+        stores[url, real] = Store(url, Clock() if real else SettableClock())
     store = stores[url, real]
     if not real:
         store.clock.__init__()
