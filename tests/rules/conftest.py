@@ -1,0 +1,131 @@
+"""A fleet of engines driven by hand, on one database and (unless told otherwise) one
+clock; made by ``fleet(...)``, gone after the test."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from liveness.db import migration, tables
+from tests.clock import SettableClock
+from tests.fleet import Driven, Recorder, wait_until
+
+D, E = tables.deadline, tables.engine
+
+
+class Fleet:
+    """Makes engines on one database and looks at its rows."""
+
+    def __init__(self, url: str, clock: Any) -> None:
+        self.url = url
+        self.clock = clock
+        self.engines: list[Driven] = []
+        self._look = sa.create_engine(
+            url, isolation_level="AUTOCOMMIT", poolclass=sa.pool.NullPool
+        )
+
+    def __call__(self, *handlers: Any, **options: Any) -> Driven:
+        """A new engine on a machine of its own, so that nothing but its silence shows
+        that it is dead. Without ``handlers``: one for ``timer``."""
+        options.setdefault("clock", self.clock)
+        options.setdefault("machine", f"machine-{len(self.engines)}")
+        engine = Driven(self.url, handlers=handlers or (Recorder(),), **options)
+        self.engines.append(engine)
+        return engine
+
+    def rows(self) -> list[Any]:
+        """Every deadline's row, by id."""
+        with self._look.connect() as connection:
+            return list(connection.execute(sa.select(D).order_by(D.c.id)))
+
+    def row(self, key: str) -> Any:
+        """The deadline's row of that key, or None."""
+        return next((row for row in self.rows() if row.key == key), None)
+
+    def engine_row(self, engine: Driven) -> Any:
+        with self._look.connect() as connection:
+            return connection.execute(
+                sa.select(E).where(E.c.id == engine.id)
+            ).one_or_none()
+
+    def execute(self, statement: Any) -> Any:
+        """What an operator, or another release, does to the tables."""
+        with self._look.connect() as connection:
+            return connection.execute(statement)
+
+    def live(self, seconds: float, *engines: Driven, step: float = 2.0) -> None:
+        """Let so much time pass in which ``engines`` beat and sweep regularly."""
+        end = self.clock.monotonic() + seconds
+        while (left := end - self.clock.monotonic()) > 1e-9:
+            self.clock.advance(min(step, left))
+            for engine in engines:
+                engine.beat()
+                engine.turn()
+
+    def observe(self, seconds: float, *engines: Driven, step: float = 2.0) -> None:
+        """As :meth:`live`, but without a turn at the end."""
+        end = self.clock.monotonic() + seconds
+        while (left := end - self.clock.monotonic()) > 1e-9:
+            for engine in engines:
+                engine.beat()
+                engine.turn()
+            self.clock.advance(min(step, left))
+
+    def bury(self, dead: Driven) -> None:
+        """Fence an engine, as an operator can."""
+        self.execute(
+            sa.update(E)
+            .where(E.c.id == dead.id)
+            .values(state="fenced", ended_at=self.clock.utc)
+        )
+
+    def close(self) -> None:
+        for engine in self.engines:
+            engine.abandon()
+            engine.parts.runner.spend_all()
+        self._look.dispose()
+
+
+@pytest.fixture
+def clock() -> SettableClock:
+    return SettableClock()
+
+
+@pytest.fixture(scope="session")
+def _template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("rules") / "template.db"
+    migration.sync(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def quick_url(_template: Path, tmp_path: Path) -> str:
+    """An SQLite database with the tables and no rows, without walking migrations."""
+    path = tmp_path / "liveness.db"
+    shutil.copy(_template, path)
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def fleet(quick_url: str, clock: SettableClock) -> Iterator[Fleet]:
+    """Engines on SQLite."""
+    made = Fleet(quick_url, clock)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def every_fleet(schema_url: str, clock: SettableClock) -> Iterator[Fleet]:
+    """Engines on each of the three databases."""
+    made = Fleet(schema_url, clock)
+    yield made
+    made.close()
+
+
+def unlocked(condition: Callable[[], Any]) -> None:
+    wait_until(condition)
