@@ -6,14 +6,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
-from liveness import Arm, exceptions
+from liveness import exceptions
 from liveness.db import tables
 from liveness.db.connection import transaction
 from liveness.db.deadlines import REASON_LIMIT
 from liveness.model import Deadline, DeadlineState
-from tests.fleet import Driven, Recorder
 from tests.store.conftest import ME, Store
 
 D = tables.deadline
@@ -23,15 +21,6 @@ ARMED, CLAIMED, PARKED = (
     DeadlineState.CLAIMED,
     DeadlineState.PARKED,
 )
-
-
-@pytest.fixture(params=[None, "READ COMMITTED", "REPEATABLE READ"])
-def host(store, request):
-    """A host program's connection, under each isolation level that it may have."""
-    if store.backend == "sqlite" and request.param is not None:
-        pytest.skip("SQLite has one isolation level")
-    with store.host(request.param) as connection:
-        yield connection
 
 
 def complete(store: Store, *values: Deadline, again: bool = False) -> set[int]:
@@ -172,94 +161,6 @@ def test_a_payload_that_is_not_json_is_a_problem_of_its_row_alone(store):
     store.set_row(bad, payload="{")
     assert store.row("bad").problem and store.row("bad").payload is None
     assert store.row("good") == good
-
-
-# --- in the caller's transaction --------------------------------------------
-
-
-def test_an_arm_is_real_when_the_callers_transaction_commits(store, host):
-    value = store.deadlines.arm(host, store.new())
-    if store.backend != "sqlite":  # it lets one writer at a time work, readers never
-        assert store.find() is None
-    host.commit()
-    assert store.row() == value
-
-
-def test_an_arm_is_gone_when_the_callers_transaction_rolls_back(store, host):
-    store.deadlines.arm(host, store.new())
-    host.rollback()
-    assert store.find() is None
-    store.arm()
-
-
-def test_the_callers_transaction_goes_on_after_already_armed(store, host):
-    before = store.arm("taken", owner="other")
-    store.deadlines.arm(host, store.new("one"))
-    with pytest.raises(exceptions.AlreadyArmed):
-        store.deadlines.arm(host, store.new("taken"))
-    store.deadlines.arm(host, store.new("two"))
-    host.commit()
-    assert store.keys() == ["one", "taken", "two"]
-    assert store.row("taken") == before
-
-
-def test_arming_one_key_twice_in_a_transaction_is_refused(store, host):
-    first = store.deadlines.arm(host, store.new())
-    with pytest.raises(exceptions.AlreadyArmed):
-        store.deadlines.arm(host, store.new())
-    host.commit()
-    assert store.row() == first
-
-
-def test_a_disarm_is_real_when_the_callers_transaction_commits(store, host):
-    value = store.arm()
-    assert store.deadlines.complete(host, [value]) == set()
-    host.rollback()
-    assert store.row() == value
-    assert store.deadlines.complete(host, [value]) == set()
-    host.commit()
-    assert store.find() is None
-
-
-def test_many_are_armed_in_the_callers_transaction(store, host):
-    values = store.deadlines.arm_many(host, [store.new("a"), store.new("b")])
-    host.commit()
-    assert [store.row("a"), store.row("b")] == values
-
-
-@pytest.fixture
-def driven(store):
-    engine = Driven(store.url, store.clock, (Recorder("timer"),))
-    yield engine
-    engine.abandon()
-
-
-def test_a_session_of_the_orm_can_be_the_connection(store, driven):
-    engine = sa.create_engine(store.url, poolclass=sa.NullPool)
-    with Session(engine) as session:
-        one = driven.live.arm("timer", "one", due_in=60, connection=session)
-        many = driven.live.arm_many([Arm("timer", "two", due_in=60)], session)
-        session.rollback()
-        assert store.keys() == []
-        one = driven.live.arm("timer", "one", due_in=60, connection=session)
-        many = driven.live.arm_many([Arm("timer", "two", due_in=60)], session)
-        session.commit()
-        assert [store.row("one"), store.row("two")] == [one, *many]
-        driven.live.disarm(one, connection=session)
-        session.commit()
-    assert store.keys() == ["two"]
-
-
-@pytest.mark.xfail(strict=True, reason="each thousand has a savepoint of its own")
-def test_many_arms_in_a_callers_transaction_are_all_or_none(store, driven):
-    store.arm("k1500", owner="other")
-    arms = [Arm("timer", f"k{n}", due_in=60) for n in range(1501)]
-    with store.host() as host:
-        with pytest.raises(exceptions.AlreadyArmed):
-            driven.live.arm_many(arms, host)
-        driven.live.arm("timer", "more", due_in=60, connection=host)
-        host.commit()
-    assert store.keys() == ["k1500", "more"]
 
 
 # --- arm_many ---------------------------------------------------------------
