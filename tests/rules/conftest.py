@@ -4,7 +4,7 @@ clock; made by ``fleet(...)``, gone after the test."""
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from liveness.db import migration, tables
 from tests.clock import SettableClock
-from tests.fleet import Driven, Recorder, wait_until
+from tests.fleet import Driven, Recorder
 
 D, E = tables.deadline, tables.engine
 
@@ -40,23 +40,21 @@ class Fleet:
 
     def rows(self) -> list[Any]:
         """Every deadline's row, by id."""
-        with self._look.connect() as connection:
-            return list(connection.execute(sa.select(D).order_by(D.c.id)))
+        return self.execute(sa.select(D).order_by(D.c.id))
 
     def row(self, key: str) -> Any:
         """The deadline's row of that key, or None."""
         return next((row for row in self.rows() if row.key == key), None)
 
     def engine_row(self, engine: Driven) -> Any:
-        with self._look.connect() as connection:
-            return connection.execute(
-                sa.select(E).where(E.c.id == engine.id)
-            ).one_or_none()
+        rows = self.execute(sa.select(E).where(E.c.id == engine.id))
+        return rows[0] if rows else None
 
-    def execute(self, statement: Any) -> Any:
-        """What an operator, or another release, does to the tables."""
+    def execute(self, statement: Any) -> list[Any]:
+        """What an operator, or another release, does to the tables; or a look."""
         with self._look.connect() as connection:
-            return connection.execute(statement)
+            result = connection.execute(statement)
+            return list(result) if result.returns_rows else []
 
     def live(self, seconds: float, *engines: Driven, step: float = 2.0) -> None:
         """Let so much time pass in which ``engines`` beat and sweep regularly."""
@@ -66,15 +64,6 @@ class Fleet:
             for engine in engines:
                 engine.beat()
                 engine.turn()
-
-    def observe(self, seconds: float, *engines: Driven, step: float = 2.0) -> None:
-        """As :meth:`live`, but without a turn at the end."""
-        end = self.clock.monotonic() + seconds
-        while (left := end - self.clock.monotonic()) > 1e-9:
-            for engine in engines:
-                engine.beat()
-                engine.turn()
-            self.clock.advance(min(step, left))
 
     def bury(self, dead: Driven) -> None:
         """Fence an engine, as an operator can."""
@@ -125,7 +114,3 @@ def every_fleet(schema_url: str, clock: SettableClock) -> Iterator[Fleet]:
     made = Fleet(schema_url, clock)
     yield made
     made.close()
-
-
-def unlocked(condition: Callable[[], Any]) -> None:
-    wait_until(condition)

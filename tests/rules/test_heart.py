@@ -22,7 +22,7 @@ def seq_in_row(fleet, engine, seq):
     fleet.execute(sa.update(E).where(E.c.id == engine.id).values(beat_seq=seq))
 
 
-# --- zero rows: over, for good ---------------------------------------------------------
+# --- zero rows: over, for good ------------------------------------------------
 
 
 def test_a_beat_that_changed_no_row_is_the_end_of_the_engine(fleet):
@@ -88,7 +88,7 @@ def test_the_thread_of_the_heart_ends_when_the_engine_is_over(fleet):
     assert engine.trust.fenced
 
 
-# --- lost answers ------------------------------------------------------------------------
+# --- lost answers -------------------------------------------------------------
 
 
 @pytest.mark.parametrize("committed", [1, 2, 3])
@@ -154,7 +154,7 @@ def test_a_late_beat_does_not_undo_a_newer_one(every_fleet):
     assert every_fleet.engine_row(engine).beat_seq == 4
 
 
-# --- errors --------------------------------------------------------------------------------
+# --- errors -------------------------------------------------------------------
 
 
 def test_an_outage_is_told_once_and_so_is_its_end(fleet, clock, caplog):
@@ -232,7 +232,7 @@ def test_the_retries_of_a_fast_heart_do_not_spin(fleet):
     assert engine.parts.heart._step() >= 0.04
 
 
-# --- nothing is shared ------------------------------------------------------------------------
+# --- nothing is shared --------------------------------------------------------
 
 
 def test_the_heart_needs_no_connection_of_anybody_else(every_fleet):
@@ -246,7 +246,7 @@ def test_the_heart_needs_no_connection_of_anybody_else(every_fleet):
             connection.close()
 
 
-# --- beating proves work -----------------------------------------------------------------------
+# --- beating proves work ------------------------------------------------------
 
 
 def test_it_beats_until_the_loop_has_not_come_round_for_a_ttl(fleet, clock):
@@ -339,7 +339,7 @@ def test_a_long_turn_that_makes_progress_is_work(fleet, clock):
     assert engine.live.trusted
 
 
-# --- forks, and the end ---------------------------------------------------------------------------
+# --- forks, and the end -------------------------------------------------------
 
 
 def test_a_forks_copy_does_not_beat(fleet):

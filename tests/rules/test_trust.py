@@ -117,7 +117,7 @@ def test_a_stopped_engine_trusts_itself_no_more_although_it_beats(trust, clock):
     trust.check_not_fenced()
 
 
-# --- another ttl -------------------------------------------------------------------
+# --- another ttl --------------------------------------------------------------
 
 
 def _with_ttl(engine, ttl):
@@ -181,7 +181,7 @@ def test_one_beat_is_of_one_set_of_settings(fleet, clock):
     assert engine.trust.left <= fleet.engine_row(engine).ttl
 
 
-# --- what an observer may conclude from its own beats --------------------------------
+# --- what an observer may conclude from its own beats -------------------------
 
 
 def _beat(trust, at, took=0.0, lease=29.0):
