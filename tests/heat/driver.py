@@ -37,7 +37,7 @@ class Driver:
                 auth = v3.Password(
                     auth_url=self._auth_url,
                     username="demo",
-                    password="demo",  # noqa: S106
+                    password="demo",
                     project_name="demo",
                     user_domain_id="default",
                     project_domain_id="default",

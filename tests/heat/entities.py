@@ -11,7 +11,7 @@ def main(auth_url):
     auth = v3.Password(
         auth_url=auth_url,
         username="admin",
-        password="admin",  # noqa: S106
+        password="admin",
         project_name="admin",
         user_domain_id="default",
         project_domain_id="default",
@@ -22,16 +22,16 @@ def main(auth_url):
         roles[name] = keystone.roles.create(name)
 
     service = keystone.projects.create("service", domain="default")
-    heat = keystone.users.create("heat", domain="default", password="heat")  # noqa: S106
+    heat = keystone.users.create("heat", domain="default", password="heat")
     keystone.roles.grant(roles["admin"], user=heat, project=service)
 
     project = keystone.projects.create("demo", domain="default")
-    user = keystone.users.create("demo", domain="default", password="demo")  # noqa: S106
+    user = keystone.users.create("demo", domain="default", password="demo")
     for name in ("member", "heat_stack_owner"):
         keystone.roles.grant(roles[name], user=user, project=project)
 
     domain = keystone.domains.create("heat")
-    admin = keystone.users.create("heat_admin", domain=domain, password="heat")  # noqa: S106
+    admin = keystone.users.create("heat_admin", domain=domain, password="heat")
     keystone.roles.grant(roles["admin"], user=admin, domain=domain)
 
 

@@ -60,9 +60,12 @@ class Keystone:
     def _wait_ready(self) -> None:
         assert self._child is not None
         child = self._child
-        if not until(
-            lambda: child.poll() is not None or self._answers(), START_SECONDS, 0.1
-        ) or not self._answers():
+        if (
+            not until(
+                lambda: child.poll() is not None or self._answers(), START_SECONDS, 0.1
+            )
+            or not self._answers()
+        ):
             raise LabError(
                 f"keystone is not up after {START_SECONDS} s\n"
                 + self._group.tail("keystone", 40)

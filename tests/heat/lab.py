@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
 import os
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.heat import venv
-from tests.heat.client import Client, RemoteError
+from tests.heat.client import Client
 from tests.heat.fleet import PLUGINS, Fleet, Master, Worker, ini
 from tests.heat.journal import Journal
 from tests.heat.keystone import Keystone
-from tests.heat.processes import Group, LabError, until
+from tests.heat.processes import Group, until
 from tests.heat.rabbitmq import RabbitMQ
 from tests.servers import MariaDB
 
@@ -131,6 +132,7 @@ class Lab:
         self.fleet: Fleet = Fleet(self.group, self.venv, Path(), folder)
         self._folder = folder
         self._fleets = itertools.count()
+        self.options: tuple[int, dict[str, Any]] | None = None
 
     # Up and down.
 
@@ -160,17 +162,25 @@ class Lab:
             self.cloud.keystone.url,
         )
 
-    def start_engines(self, masters: int = 2, workers: int = 1, **options: Any) -> None:
+    def start_engines(
+        self, masters: int = 2, workers: int = 1, stock: bool = False, **options: Any
+    ) -> None:
         """A fresh fleet of `masters` hosts; whatever ran before is ended.
 
-        `options` are heat.conf's, of [DEFAULT] or as `group__name`."""
+        `options` are heat.conf's, of [DEFAULT] or as `group__name`. `stock`: without
+        this package, whatever the mode."""
+        self.options = None
         self.fleet.end()
         self._forget_dead_engines()
-        config = self._write_config(f"{self.name}-{next(self._fleets)}", options)
-        self.fleet = Fleet(self.group, self.venv, config, self._folder)
+        config = self._write_config(
+            f"{self.name}-{next(self._fleets)}", options, stock=stock
+        )
+        python = self.cloud.venv if stock else self.venv
+        self.fleet = Fleet(self.group, python, config, self._folder)
         for _ in range(masters):
             self.fleet.add(workers)
         self.wait_engines()
+        self.options = None if stock else (masters, options)
 
     def ensure_engines(self, masters: int = 2) -> None:
         """Whatever a test did: have this many hosts, with all their workers."""
@@ -214,8 +224,6 @@ class Lab:
         return self.client.begin("create_stack", name, template, None, **args)
 
     def adopt(self, template: dict, data: dict, **args: Any) -> str:
-        import json
-
         return self.create_stack(template, adopt_stack_data=json.dumps(data), **args)
 
     def update(self, stack: str, template: dict, files=None, **args: Any) -> None:
@@ -372,8 +380,12 @@ class Lab:
     def _forget_dead_engines(self) -> None:
         self.query("DELETE FROM service")
 
-    def _write_config(self, name: str, options: dict[str, Any]) -> Path:
+    def _write_config(
+        self, name: str, options: dict[str, Any], stock: bool = False
+    ) -> Path:
         sections = self._sections()
+        if self.mode == "liveness" and not stock:
+            sections["liveness"] = {"enabled": True}
         for option, value in options.items():
             section, _, key = option.rpartition("__")
             sections.setdefault(section or "DEFAULT", {})[key] = value
@@ -418,24 +430,4 @@ class Lab:
             },
             "clients_keystone": {"auth_uri": keystone.removesuffix("/v3")},
         }
-        if self.mode == "liveness":
-            sections["liveness"] = {"enabled": True}
         return sections
-
-
-def started_lab(cloud: Cloud, mode: str) -> Lab:
-    lab = cloud.lab(mode)
-    lab.create_schema()
-    return lab
-
-
-__all__ = [
-    "MODES",
-    "Cloud",
-    "Lab",
-    "LabError",
-    "RemoteError",
-    "Row",
-    "Stack",
-    "ThreadPoolExecutor",
-]

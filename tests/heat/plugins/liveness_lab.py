@@ -109,6 +109,8 @@ class Plain(resource.Resource):
         "suspend_secs": _seconds("How long a suspend takes."),
         "resume_secs": _seconds("How long a resume takes."),
         "check_secs": _seconds("How long a check takes."),
+        "snapshot_secs": _seconds("How long a snapshot takes."),
+        "adopt_secs": _seconds("How long an adopt takes."),
     }
 
     attributes_schema = {
@@ -122,19 +124,16 @@ class Plain(resource.Resource):
     def handle_create(self):
         self._sleep("before_secs")
         physical = uuid.uuid4().hex
-        ready_at = time.time() + self.properties["create_secs"]
-        put(
-            physical,
-            {
-                "status": "BUILD",
-                "ready_at": ready_at,
-                "name": self.physical_resource_name(),
-            },
-        )
-        record("create", self, physical)
+        self._make(physical)
         self._sleep("gap_secs")
         self.resource_id_set(physical)
         return self._handler_data()
+
+    def _make(self, physical):
+        ready_at = time.time() + self.properties["create_secs"]
+        name = self.physical_resource_name()
+        put(physical, {"status": "BUILD", "ready_at": ready_at, "name": name})
+        record("create", self, physical)
 
     def check_create_complete(self, _data=None):
         record("poll", self, self.resource_id)
@@ -203,10 +202,19 @@ class Plain(resource.Resource):
     def handle_snapshot(self):
         return self._begin("snapshot")
 
+    def check_snapshot_complete(self, end):
+        return self._until("snapshot", end)
+
+    def handle_adopt(self, resource_data=None):
+        super().handle_adopt(resource_data)
+        return self._begin("adopt")
+
+    def check_adopt_complete(self, end):
+        return self._until("adopt", end)
+
     def _begin(self, action):
         record(action, self, self.resource_id)
-        # Not every action has a duration of its own.
-        return time.time() + (self.properties.get(f"{action}_secs") or 0)
+        return time.time() + self.properties[f"{action}_secs"]
 
     def _until(self, action, end):
         record("poll", self, self.resource_id, action=action)
@@ -244,8 +252,16 @@ class Port(Server):
 
 
 class Deployment(Plain):
-    """As OS::Heat::SoftwareDeployment: a second create is a second run of a script
-    on a user's machine, and a class of which Heat makes a replacement on failure."""
+    """As OS::Heat::SoftwareDeployment: replaced when it has failed, though a second
+    create runs a script a second time on a user's machine; and its id, which it
+    chooses itself, is written down before anything exists."""
+
+    def handle_create(self):
+        self._sleep("before_secs")
+        self.resource_id_set(uuid.uuid4().hex)
+        self._sleep("gap_secs")
+        self._make(self.resource_id)
+        return {"id": self.resource_id}
 
 
 def resource_mapping():

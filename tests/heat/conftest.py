@@ -1,0 +1,107 @@
+"""The lab for a whole run, one Heat per mode, and the report at its end."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.heat.lab import Cloud, Lab
+from tests.heat.processes import ROOT
+from tests.heat.report import Report
+from tests.heat.run import Stuck
+
+SECONDS = 900  # of one test, with the set-up of everything
+WANTED = os.environ.get("LIVENESS_HEAT", "") not in ("", "0")
+SHORT = os.environ.get("LIVENESS_HEAT") == "short"
+
+_report = Report()
+_stuck: list[Stuck] = []
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "heat: runs a real Heat; only if LIVENESS_HEAT is set"
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.heat)
+            item.add_marker(pytest.mark.timeout(SECONDS))
+            if not WANTED:
+                item.add_marker(
+                    pytest.mark.skip(
+                        reason="NO HEAT: LIVENESS_HEAT=1 (or short) runs it, in a"
+                        " virtual environment made for it; or: make heat-e2e"
+                    )
+                )
+
+
+@pytest.fixture(scope="session")
+def cloud() -> Iterator[Cloud]:
+    reason = Cloud.available()
+    if reason is not None:
+        if os.environ.get("LIVENESS_REQUIRE_SERVERS", "") not in ("", "0"):
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(f"NO SERVER: {reason}")
+    cloud = Cloud()
+    cloud.start()
+    try:
+        yield cloud
+    finally:
+        cloud.close()
+
+
+@pytest.fixture(scope="session")
+def _labs(cloud: Cloud) -> Iterator[Callable[[str], Lab]]:
+    labs: dict[str, Lab] = {}
+
+    def obtain(mode: str) -> Lab:
+        for other, lab in labs.items():
+            if other != mode:
+                lab.fleet.end()  # two cores are not many
+        if mode not in labs:
+            labs[mode] = cloud.lab(mode)
+            labs[mode].create_schema()
+        return labs[mode]
+
+    yield obtain
+    for lab in labs.values():
+        lab.close()
+
+
+@pytest.fixture
+def lab(mode: str, request: pytest.FixtureRequest) -> Lab:
+    """The Heat of this mode, without engines: `start_engines` starts some."""
+    if mode == "liveness" and importlib.util.find_spec("liveness.heat") is None:
+        pytest.skip("NO liveness.heat in this checkout yet")
+    return request.getfixturevalue("_labs")(mode)
+
+
+@pytest.fixture
+def report() -> Report:
+    return _report
+
+
+@pytest.fixture
+def stuck() -> list[Stuck]:
+    """What no engine will ever finish, so far in this run."""
+    return _stuck
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not _report.outcomes:
+        return
+    path = Path(os.environ.get("LIVENESS_HEAT_JSON") or ROOT / "heat-e2e.json")
+    _report.write(path)
+    terminalreporter.section("Heat, with its engines killed")
+    for line in _report.table():
+        terminalreporter.write_line(line)
+    terminalreporter.write_line(f"written to {path} at {time.strftime('%H:%M:%S')}")

@@ -1,0 +1,85 @@
+"""What came of all scenarios: a table to read, and heat-e2e.json to compare."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tests.heat.run import Outcome
+from tests.heat.scenarios import SCENARIOS
+
+
+class Report:
+    def __init__(self) -> None:
+        self.outcomes: dict[str, dict[str, Outcome]] = {}
+
+    def add(self, mode: str, name: str, outcome: Outcome) -> None:
+        self.outcomes.setdefault(name, {})[mode] = outcome
+
+    def as_dict(self) -> dict[str, Any]:
+        """The totals are those with this package; the same of stock Heat below."""
+        return {
+            **totals(self._of("liveness")),
+            "stock": totals(self._of("stock")),
+            "scenarios": {
+                name: {
+                    "what": SCENARIOS[name].text,
+                    **{
+                        mode: {"outcome": outcome.word, **outcome.as_dict()}
+                        for mode, outcome in modes.items()
+                    },
+                }
+                for name, modes in self.outcomes.items()
+            },
+        }
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(self.as_dict(), indent=2) + "\n")
+
+    def table(self) -> list[str]:
+        width = max(map(len, self.outcomes), default=8)
+        lines = [f"{'scenario':{width}}  {'stock Heat':34}  with liveness"]
+        for name, modes in self.outcomes.items():
+            stock, ours = modes.get("stock"), modes.get("liveness")
+            lines.append(f"{name:{width}}  {brief(stock):34}  {brief(ours)}".rstrip())
+        for mode in ("stock", "liveness"):
+            if self._of(mode):
+                text = ", ".join(f"{k} {v}" for k, v in totals(self._of(mode)).items())
+                lines.append(f"{mode}: {text}")
+        return lines
+
+    def _of(self, mode: str) -> list[Outcome]:
+        return [modes[mode] for modes in self.outcomes.values() if mode in modes]
+
+
+def totals(outcomes: Iterable[Outcome]) -> dict[str, Any]:
+    outcomes = list(outcomes)
+    seconds = [value for outcome in outcomes for value in outcome.recovery_seconds]
+    return {
+        "scenarios_run": len(outcomes),
+        "rescued": sum(outcome.rescued for outcome in outcomes),
+        "stuck": sum(outcome.stuck for outcome in outcomes),
+        "wrong": sum(len(outcome.wrong) for outcome in outcomes),
+        "errors": sum(bool(outcome.error) for outcome in outcomes),
+        "duplicated_resources": sum(o.duplicated_resources for o in outcomes),
+        "leaked_resources": sum(o.leaked_resources for o in outcomes),
+        "recovery_seconds_p50": round(statistics.median(seconds), 2)
+        if seconds
+        else None,
+        "recovery_seconds_max": max(seconds, default=None),
+    }
+
+
+def brief(outcome: Outcome | None) -> str:
+    if outcome is None:
+        return "-"
+    ends = sorted(set(outcome.ends.values()))
+    text = f"{outcome.word}: {'/'.join(ends)}"
+    if outcome.duplicated_resources:
+        text += f", {outcome.duplicated_resources} made again"
+    if outcome.recovery_seconds:
+        text += f", {max(outcome.recovery_seconds):.1f} s"
+    return text
