@@ -1,0 +1,1 @@
+"""The demo: engines are killed and frozen, and nothing is lost."""
