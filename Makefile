@@ -3,15 +3,20 @@
 
 BIN = .venv/bin
 PYTEST_ARGS ?=
+HEAT ?= 1
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
 demo: .venv/run.stamp  ## kill and freeze engines, lose nothing (SQLite, no server)
 	@$(BIN)/liveness-demo $(DEMO_ARGS)
 
 test: .venv/test.stamp system  ## run the tests on all three databases (PYTEST_ARGS)
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+heat-e2e: .venv/test.stamp  ## kill real heat-engines, stock and ours (HEAT=short)
+	@tools/system-packages heat
+	@LIVENESS_HEAT=$(HEAT) $(BIN)/python -m pytest tests/heat $(PYTEST_ARGS)
 
 lint: .venv/test.stamp  ## check style and format
 	@$(BIN)/ruff check
@@ -42,4 +47,4 @@ system: .venv/test.stamp
 	@tools/venv -r test-requirements.txt
 	@touch $@
 
-.PHONY: help demo test lint types docs dist clean system
+.PHONY: help demo test lint types docs dist heat-e2e clean system
