@@ -55,20 +55,38 @@ def engine_value(engine_id: str, **fields: Any) -> Engine:
 
 
 class Store:
-    """A database with the tables, and what writes to it, on a clock of the test's."""
+    """A database with the tables, and what writes to it, on a clock of the test's.
 
-    def __init__(self, url: str, clock: Any, timeout: float = 5.0) -> None:
+    Its connections give up a wait for a lock after a second: nothing here may have
+    to wait for one.
+    """
+
+    def __init__(
+        self, url: str, clock: Any, timeout: float = 5.0, patient: bool = False
+    ) -> None:
         self.url = url
         self.clock = clock
         self.database = Database(url, timeout)
         self.backend = self.database.backend
         self.pool = self.database.pool(20)
+        if not patient:
+            sa.event.listen(self.pool, "connect", self._hurry)
         self.engines = Engines(self.clock)
         self.deadlines = Deadlines(self.clock)
         self.claims = Claims(self.clock, self.engines)
 
     def connect(self) -> sa.Connection:
         return self.pool.connect()
+
+    def _hurry(self, dbapi_connection: Any, record: Any) -> None:
+        hurry = {
+            "mysql": "SET SESSION innodb_lock_wait_timeout = 1, lock_wait_timeout = 1",
+            "postgresql": "SET lock_timeout = '1s'",
+            "sqlite": "PRAGMA busy_timeout = 1000",
+        }
+        cursor = dbapi_connection.cursor()
+        cursor.execute(hurry[self.backend])
+        cursor.close()
 
     def close(self) -> None:
         self.database.close()
@@ -255,6 +273,15 @@ def _emptied(stores: dict[tuple[str, bool], Store], url: str, real: bool) -> Sto
 def store(store_url: str, _stores) -> Store:
     """A store on a clock that the test moves, with no rows."""
     return _emptied(_stores, store_url, False)
+
+
+@pytest.fixture
+def patient(store: Store) -> Iterator[Store]:
+    """The same rows and the same clock, through connections that wait for locks, and
+    that the server lets wait, for half a minute."""
+    made = Store(store.url, store.clock, timeout=30.0, patient=True)
+    yield made
+    made.close()
 
 
 @pytest.fixture
