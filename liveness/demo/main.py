@@ -53,7 +53,6 @@ was taken over; 2 wrong arguments, or a database that cannot be used.
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo; return the exit code."""
     args = _arguments(argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return _run(args)
     except KeyboardInterrupt:
@@ -120,6 +119,8 @@ def _prepare(url: sa.URL, plan: Plan, directory: Path) -> Observer:
 def _play(
     plan: Plan, observer: Observer, url: sa.URL, directory: Path, console: Console
 ) -> tuple[Stage, Verdict]:
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, signal.default_int_handler)
     fleet = Fleet(directory, plan.engines)
     stage = Stage(plan, fleet, observer, directory)
     try:
