@@ -22,11 +22,14 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
+import liveness
 from liveness import conf, exceptions
-from liveness.db import migration
+from liveness.db import migration, tables
 from tests.fleet import wait_until
 
 ROOT = Path(__file__).parents[1]
@@ -286,6 +289,81 @@ def test_every_make_target_that_is_named_exists() -> None:
     for page in EVERY:
         for target in re.findall(r"(?:`|\$ )make (\w+)", page.read_text()):
             assert target in targets, f"{page.name}: make {target}"
+
+
+# --- rights ---------------------------------------------------------------------------
+
+RIGHTS = {
+    "mariadb": ("'engine'@'%'", "CREATE USER {} IDENTIFIED BY 'secret'"),
+    "postgresql": ("engine", "CREATE ROLE {} LOGIN PASSWORD 'secret'"),
+}
+
+
+@pytest.fixture(params=RIGHTS)
+def backend(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def little_rights(backend: str, server: Any, schema_url: str) -> Iterator[str]:
+    """The URL for a user that has the rights in the page on databases, and no other."""
+    name = sa.make_url(schema_url).database
+    user, create = RIGHTS[backend]
+    text = (SOURCE / "databases.rst").read_text()
+    grants = [
+        grant
+        for block in re.findall(r"code-block:: sql\n\n((?: {3}.*\n)+)", text)
+        for grant in block.split(";")
+        if f"TO {user}" in grant
+    ]
+    assert grants
+    server.admin(create.format(user))
+    try:
+        for grant in grants:
+            server.admin(grant.replace("shop.", f"`{name}`."), name)
+        yield server.url(name, user="engine", password="secret")
+    finally:
+        server.restore()
+        if backend == "postgresql":
+            server.admin(f"DROP OWNED BY {user}", name)
+        server.admin(f"DROP {create.split()[1]} {user}")
+
+
+def test_an_engine_needs_no_more_rights_than_the_docs_name(
+    little_rights: str, schema_url: str
+) -> None:
+    ran: list[str] = []
+    options = {"connection": little_rights, "engine_retention": 0}
+    with liveness.start(**options) as former:  # its row is for the next to purge
+        former_id = former.engine_id
+    live = liveness.Liveness(liveness.Settings.of(**options))
+
+    @live.handler("kind")
+    def handle(deadline: liveness.Deadline) -> liveness.Outcome:
+        ran.append(deadline.key)
+        return liveness.Park("why not") if deadline.key == "park" else liveness.Done()
+
+    live.start()
+    try:
+        live.arm("kind", "now", due_in=0)
+        live.arm("kind", "park", due_in=0)
+        live.disarm(live.extend(live.arm("kind", "never", due_in=600), due_in=700))
+        live.arm_many([liveness.Arm("kind", f"row {n}", due_in=0) for n in range(3)])
+        wait_until(lambda: {"now", "park", "row 0", "row 1", "row 2"} <= set(ran), 30)
+        wait_until(live.parked, 30)
+        live.unpark("kind", "park")
+        wait_until(lambda: ran.count("park") == 2, 30)
+        live.arm("kind", "left", due_in=600)
+    finally:
+        live.stop()
+    with sa.create_engine(schema_url).connect() as connection:
+        states = sa.select(tables.engine.c.id, tables.engine.c.state)
+        left = sa.select(tables.deadline.c.owner_id).where(
+            tables.deadline.c.key == "left"
+        )
+        assert connection.execute(states).all() == [(live.engine_id, "stopped")]
+        assert former_id != live.engine_id
+        assert connection.execute(left).all() == [(None,)]
 
 
 # --- links ----------------------------------------------------------------------------
