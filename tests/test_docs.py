@@ -420,6 +420,32 @@ def test_every_record_is_on_the_page_of_decisions() -> None:
         assert f".. include:: ../decisions/{record.name}\n" in page
 
 
+def test_every_test_that_is_named_exists() -> None:
+    tests = "\n".join(file.read_text() for file in (ROOT / "tests").rglob("test_*.py"))
+    for page in [*PAGES, *RECORDS]:
+        for name in re.findall(r"``(test_\w+)``", page.read_text()):
+            assert f"def {name}(" in tests, f"{page.name}: {name}"
+
+
+def test_the_sets_that_go_together_work_and_add_up() -> None:
+    text = (SOURCE / "timing.rst").read_text()
+    table = text[text.index("Sets that go together") :].split("* - ")[2:]
+    names = (
+        "ttl",
+        "beat_interval",
+        "sweep_interval",
+        "lease_margin",
+        "database_timeout",
+    )
+    assert len(table) == 3
+    for row in table:
+        cells = re.findall(r"^     - (.+)$", row, re.M)
+        set_ = liveness.Settings.of(**dict(zip(names, map(float, cells), strict=False)))
+        wait = set_.ttl * (1 + set_.clock_drift) + set_.lease_margin
+        first, last = wait - set_.beat_interval, wait + 2 * 1.1 * set_.sweep_interval
+        assert cells[len(names)] == f"{first:.1f} to {last:.1f} s"
+
+
 # --- nothing is left out --------------------------------------------------------------
 
 
