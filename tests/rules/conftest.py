@@ -73,6 +73,12 @@ class Fleet:
             .values(state="fenced", ended_at=self.clock.utc)
         )
 
+    def kill(self, engine: Driven) -> None:
+        """What a SIGKILL leaves behind, and that the others know it."""
+        engine.abandon()
+        self.engines.remove(engine)
+        self.bury(engine)
+
     def close(self) -> None:
         for engine in self.engines:
             engine.abandon()
