@@ -19,6 +19,8 @@ SECONDS = 900  # of one test, with the set-up of everything
 WANTED = os.environ.get("LIVENESS_HEAT", "") not in ("", "0")
 SHORT = os.environ.get("LIVENESS_HEAT") == "short"
 
+_NEEDS_HEAT = {"cloud", "lab"}
+
 _report = Report()
 _stuck: list[Stuck] = []
 
@@ -32,7 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
-        if here in item.path.parents:
+        if here in item.path.parents and _NEEDS_HEAT & set(item.fixturenames):
             item.add_marker(pytest.mark.heat)
             item.add_marker(pytest.mark.timeout(SECONDS))
             if not WANTED:

@@ -107,7 +107,10 @@ def main(config_file, auth_url):
             # Thing_Remote.
             name = getattr(exc, "exc_type", None) or type(exc).__name__
             text = str(getattr(exc, "value", None) or exc)
-            error = {"type": name.removesuffix("_Remote"), "message": text}
+            error = {
+                "type": name.removesuffix("_Remote"),
+                "message": text.partition("\nTraceback ")[0].strip(),
+            }
             answer({"id": request["id"], "error": error})
 
     answer({"id": 0, "result": "ready"})

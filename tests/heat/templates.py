@@ -50,9 +50,9 @@ def fan(n: int, kind: str = "Server", **properties: Any) -> dict:
 
 def nested(inner: dict, n: int = 1, **outer: dict) -> tuple[dict, dict[str, str]]:
     """A template of n nested stacks `child0`, ..., and its files."""
-    children = {f"child{i}": {"type": "inner.json"} for i in range(n)}
+    children = {f"child{i}": {"type": "inner.yaml"} for i in range(n)}
     # A file is YAML, and JSON is YAML.
-    return template(**children, **outer), {"inner.json": json.dumps(inner)}
+    return template(**children, **outer), {"inner.yaml": json.dumps(inner)}
 
 
 def changed(original: dict, *names: str, **properties: Any) -> dict:
