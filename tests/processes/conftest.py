@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.processes.crew import Crew, crew_on
+from tests.processes.crew import ROOT, Crew, crew_on
+from tests.processes.zygote import Zygote
 
 
 @pytest.fixture
@@ -15,9 +16,16 @@ def backend(request: pytest.FixtureRequest) -> str:
     return getattr(request, "param", "sqlite")
 
 
+@pytest.fixture(scope="package")
+def zygote() -> Iterator[Zygote]:
+    made = Zygote(str(ROOT))
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def crew(schema_url: str, tmp_path) -> Iterator[Crew]:
-    with crew_on(schema_url, tmp_path / "crew") as made:
+def crew(schema_url: str, tmp_path, zygote: Zygote) -> Iterator[Crew]:
+    with crew_on(schema_url, tmp_path / "crew", zygote) as made:
         yield made
 
 

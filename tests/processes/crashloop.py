@@ -32,9 +32,9 @@ def _live_and_die(todo: dict) -> None:
     die_with_parent()
     kind = [kinds.Timer, kinds.Action]
     with liveness.start(handlers=kind, **todo["options"]) as live:
-        with kinds.the_engine(live):
-            time.sleep(todo["live_for"])
-            os._exit(1)
+        kinds.the_engine_is(live)
+        time.sleep(todo["live_for"])
+        os._exit(1)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.processes.journal import VARIABLE, Journal, now
+from tests.processes.zygote import Forked, Zygote
 from tests.servers import Process
 
 T = TypeVar("T")
@@ -58,7 +59,9 @@ def eventually(
 class Program:
     """One process (or a launcher with its workers) that a test started."""
 
-    def __init__(self, crew: Crew, name: str, popen: subprocess.Popen[bytes]) -> None:
+    def __init__(
+        self, crew: Crew, name: str, popen: subprocess.Popen[bytes] | Forked
+    ) -> None:
         self.crew = crew
         self.name = name
         self.popen = popen
@@ -140,8 +143,9 @@ class Program:
 class Crew:
     """The programs of one test, on one database."""
 
-    def __init__(self, url: str, folder: Path) -> None:
+    def __init__(self, url: str, folder: Path, zygote: Zygote) -> None:
         self.url = url
+        self.zygote = zygote
         self.folder = folder
         self.journal = Journal(str(folder / "journal"))
         self.programs: list[Program] = []
@@ -164,21 +168,15 @@ class Crew:
         rest = {key: todo.pop(key) for key in extra if key in todo}
         options = {**FAST, "connection": self.url, **todo}
         text = json.dumps({"options": options, **rest})
+        if module == "worker" and not prefix:
+            log = str(self.log_of(name))
+            forked = self.zygote.fork(["worker", text], self._environment(name), log)
+            return self._started(name, forked)
         command = [sys.executable, "-m", f"tests.processes.{module}", text]
         return self.launch(name, [*prefix, *command])
 
     def launch(self, name: str, command: list[str], **env: str) -> Program:
         """Start any program."""
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(
-                p for p in (str(ROOT), env.pop("path", "")) if p
-            ),
-            VARIABLE: self.journal.path,
-            "LIVENESS_TEST_NAME": name,
-            MARK: self._mark,
-            **env,
-        }
         with open(self.log_of(name), "ab") as log:
             popen = subprocess.Popen(
                 command,
@@ -186,8 +184,19 @@ class Crew:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                env=environment,
+                env={**os.environ, **self._environment(name), **env},
             )
+        return self._started(name, popen)
+
+    def _environment(self, name: str) -> dict[str, str]:
+        return {
+            "PYTHONPATH": str(ROOT),
+            VARIABLE: self.journal.path,
+            "LIVENESS_TEST_NAME": name,
+            MARK: self._mark,
+        }
+
+    def _started(self, name: str, popen: subprocess.Popen[bytes] | Forked) -> Program:
         program = Program(self, name, popen)
         self.programs.append(program)
         return program
@@ -232,7 +241,8 @@ class Crew:
 
     def row_of(self, program: Program) -> dict[str, Any]:
         """The row of its first engine."""
-        return self.engines()[program.engine_id]
+        engine_id = program.engine_id
+        return self.engines()[engine_id]
 
     def await_state(self, program: Program, state: str) -> dict[str, Any]:
         """The row of its engine, once it is in that state."""
@@ -288,8 +298,22 @@ class Crew:
         )
 
     def _left(self, keys: set[str]) -> Any:
-        left = {key: row for key, row in self.rows().items() if key in keys}
-        return left, self.journal.events()[-20:]
+        left = [row for key, row in self.rows().items() if key in keys]
+        return "\n".join(map(str, [*left, *self.story()]))
+
+    def story(self) -> list[str]:
+        """The journal in short; of effects in a row, only the first and the last."""
+        lines: list[str] = []
+        last = ""
+        for event in self.journal.events():
+            names = ("who", "what", "kind", "key", "method", "attempts", "error")
+            text = " ".join(str(event[name]) for name in names if name in event)
+            line = f"{event['at']:.3f} {text} {event.get('engine', '')}"
+            if text == last and lines[-1].endswith(" ..."):
+                lines.pop()
+            lines.append(f"{line} ..." if text == last else line)
+            last = text
+        return lines[-60:]
 
     def check_invariants(self) -> None:
         """Nothing lost, nothing early, one holder; from the journal and the tables."""
@@ -337,18 +361,16 @@ def utc(value: Any) -> datetime:
 
 
 @contextlib.contextmanager
-def crew_on(url: str, folder: Path) -> Iterator[Crew]:
+def crew_on(url: str, folder: Path, zygote: Zygote) -> Iterator[Crew]:
     folder.mkdir(exist_ok=True)
-    crew = Crew(url, folder)
+    crew = Crew(url, folder, zygote)
     try:
         yield crew
     finally:
         crew.close()
         for program in crew.programs:
-            print(f"--- {program.name}\n{program.output()[-6000:]}")
-        print("--- journal")
-        for event in crew.journal.events()[-150:]:
-            print(event)
+            print(f"--- {program.name}\n{program.output()[-4000:]}")
+        print("--- journal", *crew.story(), sep="\n")
 
 
 def another_pid_namespace() -> list[str]:

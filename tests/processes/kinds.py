@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 from liveness import Deadline, Handler, Liveness, WhenOrphaned
@@ -58,21 +56,19 @@ def step(check: Any, deadline: Deadline) -> None:
 
 
 def handle(method: str, deadline: Deadline) -> None:
-    """Do what the payload says, in this order.
+    """Have one effect, or do what the payload says, in this order: ``exit``, ``segv``,
+    ``raise``, ``hang``; ``steps``: that many effects.
 
-    ``only``: behave so only in the engine of that name; ``first``: only at the first
-    attempt. ``exit``, ``segv``, ``raise``, ``hang``; ``steps``: that many effects.
+    ``only``: so only in the process of that name; ``first``: only at the first attempt.
     """
     note("called", method=method, **facts(deadline))
     todo = dict(deadline.payload or {})
-    steps = todo.pop("steps", 1)
     me = os.environ.get("LIVENESS_TEST_NAME")
-    special = todo.pop("only", me) == me
-    if not todo.pop("first", False) or deadline.attempts == 1:
-        if special:
-            _misbehave(todo)
-    live = Engine.live
-    for number in range(steps):
+    if todo.get("only", me) != me or (todo.get("first") and deadline.attempts > 1):
+        todo = {}
+    live = Engine.live  # a later incarnation's answer would be another one
+    _misbehave(todo)
+    for number in range(todo.get("steps", 1)):
         if number:
             time.sleep(STEP)
         step(lambda: live.check(deadline) if live else None, deadline)
@@ -132,13 +128,8 @@ def watch_settlements() -> None:
     Deadlines.move = watched_move  # type: ignore[method-assign]
 
 
-@contextlib.contextmanager
-def the_engine(live: Liveness) -> Iterator[None]:
-    """``live`` is whom handlers ask, for the block."""
+def the_engine_is(live: Liveness) -> None:
+    """From now on ``live`` is whom handlers ask."""
     Engine.live = live
     live.on_fenced(lambda reason: note("fenced", engine=live.engine_id, reason=reason))
     note("started", engine=live.engine_id)
-    try:
-        yield
-    finally:
-        Engine.live = None

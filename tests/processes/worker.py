@@ -79,14 +79,14 @@ def _incarnation(
         **todo["options"],
     ) as live:
         live.on_fenced(lambda reason: commands.put({"do": "fenced"}))
-        with kinds.the_engine(live):
-            while (command := commands.get()) is not None:
-                if command["do"] == "fenced":
-                    return True
-                try:
-                    COMMANDS[command.pop("do")](live, **command)
-                except Exception as error:
-                    note("failed", error=type(error).__name__, text=str(error))
+        kinds.the_engine_is(live)
+        while (command := commands.get()) is not None:
+            if command["do"] == "fenced":
+                return True
+            try:
+                COMMANDS[command.pop("do")](live, **command)
+            except Exception as error:
+                note("failed", error=type(error).__name__, text=str(error))
     return False
 
 
@@ -94,8 +94,7 @@ def _bare(todo: dict[str, Any]) -> None:
     live = Liveness(Settings.of(**todo["options"]))
     live.add_handler(kinds.Timer)
     live.start()
-    kinds.Engine.live = live
-    note("started", engine=live.engine_id)
+    kinds.the_engine_is(live)
     _arm(live, "timer", ["hangs"], due_in=0, payload={"hang": True})
     sys.stdin.readline()
     if todo["bare"] == "exit":
@@ -166,13 +165,18 @@ def _break_sweep(live: Liveness, how: str) -> None:
 
 
 def _stop_at(live: Liveness, statement: str) -> None:
-    """Stop this process by SIGSTOP right after a statement with that text ran."""
+    """Stop this process, once, right after a statement with that text ran."""
+
+    stopped: list[bool] = []
 
     @sa.event.listens_for(sa.Engine, "after_cursor_execute")
     def executed(conn: Any, cursor: Any, text: str, *rest: Any) -> None:
-        if statement in text:
+        if statement in text and not stopped:
+            stopped.append(True)
             note("stopping", statement=text)
             os.kill(os.getpid(), signal.SIGSTOP)
+
+    note("listening")
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
