@@ -49,6 +49,7 @@ class Command(command.Command):
     """A command on one database. Give the class a docstring (the help; its first line
     is the summary) and ``examples``."""
 
+    conflict_handler = "error"
     examples: tuple[str, ...] = ()
     failed = 1
     """Exit code when the command could not do what it is for."""

@@ -81,6 +81,9 @@ def parse(
         last = said.getvalue().strip().splitlines()[-1:] or ["it cannot be read"]
         text = last[0].removeprefix(f"{prog}: error: ")
         raise cfg.Error(f"{text}; see '{prog} --help'") from None
+    except cfg.ConfigFileParseError as error:
+        # It ends with the line itself, in quotes, which may hold a password.
+        raise cfg.Error(str(error).partition(": '")[0]) from None
     return conf
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from oslo_config import cfg
 from oslo_log import log as logging
-from oslo_service import backend
+from oslo_service import backend, opts
 
 from liveness.cmd import base
 from liveness.db import migration
@@ -52,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.setup(conf, "liveness")
         # It logs a traceback, with SQL and payloads, of what we say in one line.
         std_logging.getLogger("oslo_db").setLevel(std_logging.CRITICAL)
+        opts.register_service_opts(conf)
+        _ = conf.graceful_shutdown_timeout  # wrong: now, not in the launcher
         live = Liveness.from_conf(conf)
         _look(live)
     except mistakes as error:
