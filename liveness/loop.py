@@ -13,7 +13,7 @@ import time
 
 import sqlalchemy as sa
 
-from liveness.agenda import Agenda
+from liveness.agenda import Agenda, Entry
 from liveness.bell import Bell
 from liveness.clock import Clock
 from liveness.conf import Settings
@@ -128,10 +128,12 @@ class Loop:
         )
         if not self._runner.suspect_in_flight:
             due += self._suspects.take_due(now, 1)
-        ready = [entry for entry in due if not hopeless(entry.value, known=True)]
+        ready: list[Entry] = []
         for entry in due:
-            if entry not in ready:
-                self._park(connection, entry.value)
+            if reason := hopeless(entry.value, known=True):
+                self._park(connection, entry.value, reason)
+            else:
+                ready.append(entry)
         claimed = self._claims.claim_own(
             connection, self._me, [entry.value for entry in ready]
         )
@@ -149,8 +151,7 @@ class Loop:
         )
         return dataclasses.replace(value, expired=expired, orphaned=not expired)
 
-    def _park(self, connection: sa.Connection, value: Deadline) -> None:
-        reason = hopeless(value, known=True) or ""
+    def _park(self, connection: sa.Connection, value: Deadline, reason: str) -> None:
         if self._claims.park_found(connection, self._me, value, reason, 0.0):
             LOG.error("%s is parked for the operator: %s", value, reason)
 
@@ -189,6 +190,7 @@ class Loop:
 
     def _failed(self, error: Exception) -> None:
         self.sweep_soon()
+        self._sweep.doubt()
         if not is_database_error(error):
             LOG.exception("A turn of engine %s failed; it goes on.", self._me)
         elif not self._failing:

@@ -69,9 +69,9 @@ class Deadline:
 
     ``due_at`` is when it must next be looked at; ``expires_at`` is the promise
     as armed or extended, which recovery never changes. Both are UTC by the
-    database's clock. ``orphaned`` and ``expired`` are true when that is why a
-    handler was called; both may be. ``problem`` says why the row cannot be
-    handled at all (a payload that is not JSON).
+    database's clock. ``expired``: the promise had passed; ``orphaned``: the owner was
+    gone, or it is such a case's retry. Both may be. ``problem`` says why the row
+    cannot be handled at all (a payload that is not JSON).
     """
 
     id: int
@@ -88,7 +88,6 @@ class Deadline:
     max_attempts: int
     payload: Any
     last_error: str | None
-    created_at: datetime
     orphaned: bool = False
     expired: bool = False
     problem: str | None = None

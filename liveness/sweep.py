@@ -30,6 +30,9 @@ from liveness.trust import Trust
 
 LOG = logging.getLogger(__name__)
 
+PAGE = 200
+"""Rows of each sort that one pass reads at least, however small the batches are."""
+
 LINGERING = 100
 """Owners looked up at once that died long ago or have no row."""
 
@@ -100,6 +103,7 @@ class Sweep:
         self._next_housekeeping = float("-inf")
         self._offset = 0
         self._neighbours = 0
+        self._doubt_until = float("-inf")
 
     @property
     def herd_seconds(self) -> float:
@@ -110,6 +114,15 @@ class Sweep:
     def configure(self, settings: Settings) -> None:
         """Go on with other settings."""
         self.settings = self._detector.settings = settings
+
+    def doubt(self) -> None:
+        """An answer may have been lost: for a lease, look for claims that this engine
+        made without knowing it. (The server may commit them late.)"""
+        self._doubt_until = self._clock.monotonic() + self.settings.ttl
+
+    @property
+    def _page(self) -> int:
+        return max(PAGE, self.settings.batch_size)
 
     def run_pass(self, connection: sa.Connection) -> Counts:
         """One pass. Afterwards what it found, within its bounds, is fenced, owned,
@@ -122,7 +135,7 @@ class Sweep:
             self._take_over(connection, found.orphans, counts)
             self._claim_overdue(connection, found.overdue, counts)
             self._note_own(found.own)
-            if len(found.own) == self.settings.batch_size:
+            if len(found.own) == self._page:
                 counts.again_by = self.skew.monotonic(found.own[-1].due_at)
         return counts
 
@@ -156,6 +169,7 @@ class Sweep:
         if now < self._next_housekeeping:
             return
         self._lingering = self._engines.owners_not_alive(connection, LINGERING)
+        self._doubt_until = max(self._doubt_until, now + self.settings.sweep_interval)
         if self._trust.good:
             counts.purged = self._engines.purge(
                 connection, self.settings.engine_retention, self.settings.batch_size
@@ -171,9 +185,10 @@ class Sweep:
             grace=settings.expired_grace + settings.max_clock_skew,
             kinds=tuple(self._handlers),
             unknown_grace=settings.unknown_kind_grace,
-            limit=settings.batch_size,
+            limit=self._page,
             fresh_only=self._runner.suspect_in_flight,
             foreign_due=self.skew.steady,
+            held=self._clock.monotonic() < self._doubt_until,
         )
         return self._finder.find(connection, scope, dead, self._offset)
 
@@ -203,14 +218,16 @@ class Sweep:
     def _claim_overdue(
         self, connection: sa.Connection, overdue: list[Deadline], counts: Counts
     ) -> None:
-        hopeless = [v for v in overdue if self._plan(v) is Plan.PARK]
-        usable = self._affordable(v for v in overdue if v not in hopeless)
+        plans: dict[bool, list[Deadline]] = {True: [], False: []}
+        for value in overdue:
+            plans[self._plan(value) is Plan.PARK].append(value)
+        usable = self._affordable(plans[False])
         grace = self.settings.expired_grace + self.settings.max_clock_skew
         claimed = self._claims.claim_overdue(connection, self._me, usable, grace)
         self._run(claimed)
-        self._park(connection, hopeless, counts)
+        self._park(connection, plans[True], counts)
         counts.expired += len(claimed)
-        counts.more |= bool(claimed) and len(overdue) == self.settings.batch_size
+        counts.more |= bool(claimed) and len(overdue) == self._page
 
     def _plan(self, value: Deadline) -> Plan:
         handler = self._handlers.get(value.kind)
@@ -230,7 +247,7 @@ class Sweep:
     def _affordable(self, values: Iterable[Deadline]) -> list[Deadline]:
         """As many as the runner has room for, and at most one that was claimed before:
         such a one may kill this engine, and must not take others with it."""
-        room = self._runner.capacity
+        room = min(self._runner.capacity, self.settings.batch_size)
         suspect = self._runner.suspect_in_flight
         chosen: list[Deadline] = []
         for value in values:
@@ -246,7 +263,7 @@ class Sweep:
     def _turn_page(self, found: int, taken: int, counts: Counts) -> None:
         """Where the next page starts: not where the other survivors start, who see the
         same first one; and past a page of which nothing could be taken."""
-        page = self.settings.batch_size
+        page = self._page
         full = found >= page
         counts.more |= (full and bool(taken)) or (not found and self._offset > 0)
         if not full:
@@ -259,9 +276,7 @@ class Sweep:
     # --- what follows from it ---------------------------------------------------
 
     def _run(self, claimed: Iterable[Deadline]) -> None:
-        self._runner.run(
-            dataclasses.replace(value, orphaned=not value.expired) for value in claimed
-        )
+        self._runner.run(claimed)
 
     def _park(
         self, connection: sa.Connection, values: Iterable[Deadline], counts: Counts

@@ -19,7 +19,7 @@ from sqlalchemy.dialects import postgresql
 from liveness import exceptions
 from liveness.clock import Clock
 from liveness.db import tables
-from liveness.db.rows import deadline_of, held, load_payload, new_token
+from liveness.db.rows import COLUMNS, deadline_of, held, load_payload, new_token
 from liveness.model import Deadline, DeadlineState
 
 D = tables.deadline
@@ -56,7 +56,7 @@ class Deadlines:
         statement = self._insert(connection).values(self._values(new))
         try:
             if returning:
-                row = connection.execute(statement.returning(*D.c)).one_or_none()
+                row = connection.execute(statement.returning(*COLUMNS)).one_or_none()
                 if row is not None:
                     return deadline_of(row)
             else:
@@ -272,14 +272,14 @@ class Deadlines:
 
     def parked(self, connection: sa.Connection, limit: int) -> list[Deadline]:
         """Parked rows, at most ``limit``, by due time."""
-        statement = sa.select(D).where(D.c.state == DeadlineState.PARKED)
+        statement = sa.select(*COLUMNS).where(D.c.state == DeadlineState.PARKED)
         ordered = statement.order_by(D.c.due_at, D.c.id).limit(limit)
         return [deadline_of(row) for row in connection.execute(ordered)]
 
     def find(self, connection: sa.Connection, kind: str, key: str) -> Deadline | None:
         """The deadline of that kind and key, or None."""
         row = connection.execute(
-            sa.select(D).where(D.c.kind == kind, D.c.key == key)
+            sa.select(*COLUMNS).where(D.c.kind == kind, D.c.key == key)
         ).one_or_none()
         return None if row is None else deadline_of(row)
 
@@ -291,7 +291,9 @@ class Deadlines:
         return {(row[0], row[1]): row[2] for row in connection.execute(statement)}
 
     def _get(self, connection: sa.Connection, row_id: int) -> Deadline | None:
-        row = connection.execute(sa.select(D).where(D.c.id == row_id)).one_or_none()
+        row = connection.execute(
+            sa.select(*COLUMNS).where(D.c.id == row_id)
+        ).one_or_none()
         return None if row is None else deadline_of(row)
 
     def _insert(self, connection: sa.Connection) -> Any:
@@ -354,7 +356,8 @@ class Deadlines:
 
 def _as_armed(values: dict[str, Any]) -> dict[str, Any]:
     """The fields of the value of a row that was inserted with ``values``."""
-    fields = {name: values[name] for name in values if name != "updated_at"}
+    fields = {column.name: values.get(column.name) for column in COLUMNS}
+    del fields["id"]
     fields.update(payload=load_payload(values["payload"])[0], last_error=None)
     return fields
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from liveness.clock import Clock
 from liveness.db import tables
-from liveness.db.rows import deadline_of
+from liveness.db.rows import COLUMNS, deadline_of
 from liveness.model import Deadline, DeadlineState
 
 D = tables.deadline
@@ -31,7 +31,7 @@ class Scope:
     """What one engine looks for. Times are seconds, ``limit`` is rows of each sort.
 
     ``fresh_only``: nothing that was claimed before. ``foreign_due``: what others own
-    and is overdue, too.
+    and is overdue, too. ``held``: own claims, in case an answer was lost.
     """
 
     horizon: float
@@ -41,6 +41,7 @@ class Scope:
     limit: int
     fresh_only: bool = False
     foreign_due: bool = True
+    held: bool = True
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -82,9 +83,9 @@ class Finder:
             values["dead"] = list(dead)
         found: dict[str, list[Deadline]] = {why: [] for why in Why}
         for row in connection.execute(statement, values):
-            value = deadline_of(row)
-            expired = value.expires_at <= row.now
-            found[row.why].append(dataclasses.replace(value, expired=expired))
+            expired = bool(row.expired)
+            orphaned = row.why == Why.ORPHAN or not expired
+            found[row.why].append(deadline_of(row, orphaned, expired))
         return Found(
             own=found[Why.OWN],
             held=found[Why.HELD],
@@ -102,11 +103,13 @@ class Finder:
         skipped = sa.bindparam("skipped", type_=sa.Integer)
         parts = [
             self._part(Why.OWN, scope, mine, armed, soon, *fresh),
-            self._part(Why.HELD, scope, mine, D.c.state == DeadlineState.CLAIMED),
             self._part(
                 Why.ORPHAN, scope, D.c.owner_id.is_(None), armed, *wanted
             ).offset(skipped),
         ]
+        if scope.held:
+            claimed = D.c.state == DeadlineState.CLAIMED
+            parts.append(self._part(Why.HELD, scope, mine, claimed))
         if dead:
             theirs = D.c.owner_id.in_(sa.bindparam("dead", expanding=True))
             parts.append(
@@ -114,15 +117,21 @@ class Finder:
                     Why.ORPHAN, scope, theirs, unsettled, *wanted, ordered=False
                 ).offset(skipped)
             )
+        selects = [sa.select(part.subquery()) for part in parts]
         if scope.foreign_due:
-            parts.append(self._part(Why.OVERDUE, scope, armed, late, *wanted))
-        return sa.union_all(*(sa.select(part.subquery()) for part in parts))
+            # Own ones are found already. They are left out of the page, not of the
+            # search for it, which would read on past every one of them.
+            page = self._part(Why.OVERDUE, scope, armed, late, *wanted).subquery()
+            foreign = page.c.owner_id != sa.bindparam("me")
+            selects.append(sa.select(page).where(foreign))
+        return sa.union_all(*selects)
 
     def _part(self, why: Why, scope: Scope, *where: Any, ordered: bool = True) -> Any:
         """One sort of work. Orphans of several engines are in no order: sorting all of
         them for each page would cost more than the page."""
         label = sa.literal_column(f"'{why}'", sa.String).label("why")
-        part = sa.select(D, label, self._now().label("now")).where(*where)
+        expired = (D.c.expires_at <= self._now()).label("expired")
+        part = sa.select(*COLUMNS, label, expired).where(*where)
         if ordered:
             part = part.order_by(D.c.due_at, D.c.id)
         return part.limit(scope.limit)

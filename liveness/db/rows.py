@@ -43,8 +43,12 @@ def load_payload(text: str | None) -> tuple[Any, str | None]:
         return None, f"its payload is not JSON: {error}"
 
 
-def deadline_of(row: Any) -> Deadline:
-    """The value of a row with (at least) the table's columns, whoever wrote it."""
+COLUMNS = [c for c in D.columns if c.name not in ("created_at", "updated_at")]
+"""What a value is made of."""
+
+
+def deadline_of(row: Any, orphaned: bool = False, expired: bool = False) -> Deadline:
+    """The value of a row that has :data:`COLUMNS`, whoever wrote it."""
     payload, problem = load_payload(row.payload)
     return Deadline(
         id=row.id,
@@ -61,7 +65,8 @@ def deadline_of(row: Any) -> Deadline:
         max_attempts=row.max_attempts,
         payload=payload,
         last_error=row.last_error,
-        created_at=row.created_at,
+        orphaned=orphaned,
+        expired=expired,
         problem=problem,
     )
 
