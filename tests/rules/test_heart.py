@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import os
 import queue
+import signal
 
 import pytest
 import sqlalchemy as sa
@@ -347,6 +348,8 @@ def test_a_forks_copy_does_not_beat(fleet):
     heart = engine.parts.heart
     if (pid := os.fork()) == 0:
         try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(10)  # should it go on for ever
             heart._run()
         finally:
             os._exit(0)
