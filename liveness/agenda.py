@@ -63,6 +63,13 @@ class Agenda:
                 due.append(self._entries.pop(entry.value.id))
         return due
 
+    def put_back(self, entries: Iterable[Entry]) -> None:
+        """These were taken and not tried."""
+        with self._lock:
+            for entry in entries:
+                if entry.value.id not in self._entries:
+                    self._put(entry)
+
     def postpone(self, entries: Iterable[Entry], now: float) -> None:
         """Try these again soon, a few times; then the next sweep will know better."""
         with self._lock:

@@ -73,6 +73,8 @@ class Bell:
         for engine_id in list(self._watched):
             self._forget(engine_id)
         with self._lock:
+            if self._rung < 0:
+                return
             self._epoll.close()
             os.close(self._rung)
             self._rung = -1

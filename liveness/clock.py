@@ -7,7 +7,6 @@ program never asks the host for the time of day.
 
 from __future__ import annotations
 
-import math
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -112,7 +111,7 @@ def seconds(value: Any, what: str, minimum: float = 0.0) -> float:
         value = value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"{what} must be a number of seconds, not {value!r}")
-    if not math.isfinite(value) or not minimum <= value <= MAX_SECONDS:
+    if not minimum <= value <= MAX_SECONDS:  # false for NaN, too
         raise ValueError(
             f"{what} must be between {minimum:g} and {MAX_SECONDS:g} seconds,"
             f" not {value!r}"

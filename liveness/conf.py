@@ -19,18 +19,18 @@ GROUP = "liveness"
 DEFAULT_CONNECTION = "sqlite:///liveness.sqlite"
 
 
-class _Seconds(cfg_types.Float):
-    """A number of seconds within bounds; NaN is not within any."""
+class _Number(cfg_types.Float):
+    """A number within bounds; NaN is not within any."""
 
     def __call__(self, value: Any) -> float:
         number = super().__call__(value)
         if number is None or math.isnan(number):
-            raise ValueError("must be a number of seconds")
+            raise ValueError("must be a number")
         return number
 
 
-def _seconds(low: float, high: float) -> _Seconds:
-    return _Seconds(min=low, max=high)
+def _seconds(low: float, high: float) -> _Number:
+    return _Number(min=low, max=high)
 
 
 OPTIONS: list[cfg.Opt] = [
@@ -49,7 +49,7 @@ OPTIONS: list[cfg.Opt] = [
         default=30.0,
         mutable=True,
         help="Seconds that this engine may trust itself after a beat. Others fence it "
-        "no sooner than this after its last beat. Must be at least three "
+        "no sooner than this after its last beat. Must be more than four "
         "beat_interval, and should outlast the longest stall of the database (a "
         "Galera node's death stalls writes for 6 s at default settings). Smaller: "
         "a lost host is noticed sooner, and a short stall suspends the engine.",
@@ -60,8 +60,8 @@ OPTIONS: list[cfg.Opt] = [
         default=5.0,
         mutable=True,
         help="Seconds between two beats of this engine. Each is one UPDATE by primary "
-        "key. At most a third of ttl. An engine whose beats are further apart than "
-        "a quarter of another engine's ttl cannot judge that engine.",
+        "key. Must be under a quarter of ttl. An engine whose beats are further apart "
+        "than a quarter of another engine's ttl cannot judge that engine.",
     ),
     cfg.Opt(
         "sweep_interval",
@@ -81,10 +81,9 @@ OPTIONS: list[cfg.Opt] = [
         "this long before its ttl is over, others wait this much longer than the "
         "ttl before they fence it. Must be under a third of ttl.",
     ),
-    cfg.FloatOpt(
+    cfg.Opt(
         "clock_drift",
-        min=0.0,
-        max=0.2,
+        type=_Number(min=0.0, max=0.2),
         default=0.01,
         help="How much faster one host's monotonic clock may run than another's (a "
         "fraction: 0.01 is one per cent). Observers wait ttl times one plus this.",
@@ -155,7 +154,8 @@ OPTIONS: list[cfg.Opt] = [
         type=_seconds(0, 86400),
         default=300.0,
         mutable=True,
-        help="Seconds that a retry waits at most.",
+        help="Seconds that a retry waits at most. Larger: a deadline that keeps "
+        "failing is tried less often, and parked later.",
     ),
     cfg.Opt(
         "unknown_kind_grace",
@@ -228,7 +228,7 @@ def register_opts(conf: cfg.ConfigOpts) -> None:
 class Settings:
     """The options as plain values; field by field as in :data:`OPTIONS`."""
 
-    connection: str = DEFAULT_CONNECTION
+    connection: str = dataclasses.field(default=DEFAULT_CONNECTION, repr=False)
     ttl: float = 30.0
     beat_interval: float = 5.0
     sweep_interval: float = 2.0
@@ -257,11 +257,23 @@ class Settings:
         :raises ConfigError: naming every option that cannot work, with numbers.
         """
         register_opts(conf)
-        try:
-            values = {opt.dest: conf[GROUP][opt.dest] for opt in OPTIONS}
-        except (cfg.ConfigFileValueError, ValueError) as error:
-            raise exceptions.ConfigError(reason=str(error)) from None
-        values["connection"] = values["connection"] or _host_connection(conf)
+        values: dict[str, Any] = {}
+        problems = []
+        for opt in OPTIONS:
+            try:
+                values[opt.dest] = conf[GROUP][opt.dest]
+            except (ValueError, OverflowError) as error:
+                why = str(error).rpartition(" is not valid: ")[2]
+                problems.append(f"{opt.name}: {why}")
+                continue
+            if values[opt.dest] == "" or (values[opt.dest] is None and opt.default):
+                problems.append(f"{opt.name} is empty")
+        if problems:
+            raise exceptions.ConfigError(
+                reason=f"[{GROUP}] " + "; ".join(problems) + "."
+            )
+        if values["connection"] is None:
+            values["connection"] = _host_connection(conf)
         return cls(**values).checked()
 
     @classmethod
@@ -281,7 +293,7 @@ class Settings:
                 known = ", ".join(sorted(opt.name for opt in OPTIONS))
                 reason = f"there is no option {name!r}; there are {known}"
                 raise exceptions.ConfigError(reason=reason) from None
-            except ValueError as error:
+            except (ValueError, OverflowError) as error:
                 reason = f"[{GROUP}] {name} = {value!r}: {error}"
                 raise exceptions.ConfigError(reason=reason) from None
         return cls.from_conf(conf)
@@ -306,6 +318,11 @@ class Settings:
                 f"ttl ({ttl:g} s) must be at least three beat_interval"
                 f" (3 x {self.beat_interval:g} s): one lost beat would suspend the"
                 " engine"
+            )
+        elif self.beat_interval >= ttl / 4:
+            yield (
+                f"beat_interval ({self.beat_interval:g} s) must be under a quarter of"
+                f" ttl ({ttl:g} s / 4 = {ttl / 4:g} s): no engine could judge another"
             )
         if self.sweep_interval * 1.1 >= ttl / 4:
             yield (

@@ -27,6 +27,10 @@ WINDOW = 100
 ring of ids in a larger one, so that the cost per engine stays flat."""
 
 
+START_PRECISION = 2.0
+"""Seconds to which a server tells when it started."""
+
+
 @dataclasses.dataclass(slots=True)
 class Run:
     """Readings of one engine that all showed the same beat, none too far apart.
@@ -40,7 +44,10 @@ class Run:
 
 
 class Detector:
-    """Observes the other engines and fences the dead. Used by one thread."""
+    """Observes the other engines and fences the dead. Used by one thread.
+
+    ``moves`` counts the connections and servers that were read from.
+    """
 
     def __init__(
         self,
@@ -59,10 +66,13 @@ class Detector:
         self._identity = identity
         self._clock = clock
         self._runs: dict[str, Run] = {}
-        self._place: tuple[object, str] | None = None
+        self.moves = 0
+        self._link: object = None
+        self._place: tuple[int, str] | None = None
+        self._started = 0.0
         self._warned: set[str] = set()
         self._memory = memory
-        self._inherited: str | None = None
+        self._inherited: Remembered | None = None
         if memory is not None:
             self._inherit(memory.load())
 
@@ -110,10 +120,11 @@ class Detector:
         now = self._clock.monotonic()
         gap = engine.ttl / 4
         wait = engine.ttl * (1 + self.settings.clock_drift) + self.settings.lease_margin
-        silent = now - run.since
-        if silent < wait or now - run.asked > gap:
+        if now - run.since < wait or now - run.asked > gap:
             return None
-        if not self._trust.steady(run.since, gap):
+        # A gap between the observer's own beats restarts the run as well.
+        silent = now - max(run.since, self._trust.steady_since(gap))
+        if silent < wait:
             self._cannot_judge(engine, gap)
             return None
         return f"silent for {silent:.1f} s (ttl {engine.ttl:g} s)"
@@ -127,19 +138,25 @@ class Detector:
 
     def _forget_if_elsewhere(self, connection: sa.Connection, server: str) -> None:
         """A reconnect, or another server behind the same address, restarts all."""
-        place = (connection.connection.dbapi_connection, server)
+        link = connection.connection.dbapi_connection
+        if self._place is not None and self._place == (id(link), server):
+            return
+        self._link, self._place = link, (id(link), server)
+        self.moves += 1
         inherited, self._inherited = self._inherited, None
-        if self._place is None:
-            same = inherited == server
-        else:
-            same = place[0] is self._place[0] and server == self._place[1]
-        if not same:
+        if self._memory is not None:
+            self._started = self._engines.server_start(connection)
+        if inherited is None or not self._same_server(inherited, server):
             self._runs = {}
-        self._place = place
+
+    def _same_server(self, inherited: Remembered, server: str) -> bool:
+        """A restarted server may have lost commits that it had acknowledged."""
+        same_start = abs(inherited.started - self._started) <= START_PRECISION
+        return inherited.server == server and same_start
 
     def _inherit(self, left: Remembered | None) -> None:
         if left is not None:
-            self._inherited = left.server
+            self._inherited = left
             self._runs = {key: Run(*run) for key, run in left.runs.items()}
             self._trust.inherit(left.beats)
 
@@ -149,7 +166,7 @@ class Detector:
         oldest = min(run.since for run in self._runs.values())
         runs = {k: (r.beat_seq, r.since, r.asked) for k, r in self._runs.items()}
         beats = self._trust.beats_since(oldest)
-        self._memory.save(Remembered(server, runs, beats))
+        self._memory.save(Remembered(server, self._started, runs, beats))
 
     def _cannot_judge(self, engine: Engine, gap: float) -> None:
         if self.settings.beat_interval > gap and engine.id not in self._warned:

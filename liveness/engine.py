@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
 from oslo_config import cfg
 
 from liveness import exceptions
+from liveness.admission import Admission
 from liveness.agenda import Agenda, Entry
 from liveness.bell import Bell
 from liveness.clock import Clock
@@ -73,7 +74,8 @@ class Liveness:
         self.conf: cfg.ConfigOpts | None = None
         self._on_fenced: list[Callable[[str], None]] = []
         self._running: Running | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may stop what is starting
+        self._stopped = False
 
     @classmethod
     def from_conf(cls, conf: cfg.ConfigOpts, clock: Clock | None = None) -> Liveness:
@@ -124,27 +126,32 @@ class Liveness:
             a schema of another release; nothing was started.
         """
         with self._lock:
-            if self._running is not None:
-                raise exceptions.NotRunning(reason="it was started before")
+            if self._running is not None or self._stopped:
+                raise exceptions.NotRunning(
+                    reason="it was started or stopped before; make a new one"
+                )
             problem = _id_problem(engine_id)
             if problem:
                 raise exceptions.ConfigError(reason=problem)
             self.handlers.load()
             running = Running(self, engine_id or str(uuid.uuid4()))
             try:
-                running.start()
+                running.register()
             except BaseException:
                 running.close()
                 raise
-            self._running = running
+            self._running = running  # before a handler can ask for it
+            running.start()
 
     def stop(self, timeout: float | None = None) -> None:
         """Drain: claim nothing more, wait at most ``timeout`` seconds (the option
         ``drain_timeout``) for work in flight, hand everything back, resign.
 
-        Afterwards this object is over. Twice does no harm.
+        Afterwards this object is over. Twice, or from two threads, does no harm.
         """
-        running = self._running
+        with self._lock:
+            self._stopped = True
+            running = self._running
         if running is not None:
             running.drain(self.settings.drain_timeout if timeout is None else timeout)
 
@@ -163,12 +170,13 @@ class Liveness:
         if self._running is not None:
             self._running.configure(self.settings)
 
-    def service(self) -> LivenessService:
+    def service(self, engine_id: Callable[[], str] | None = None) -> LivenessService:
         """An oslo.service ``Service`` that starts and stops this engine in whatever
-        process the launcher makes for it."""
+        process the launcher makes for it. ``engine_id`` is called there, if the host
+        program gives its engines ids of its own, new at every start."""
         from liveness.service import LivenessService
 
-        return LivenessService(self)
+        return LivenessService(self, engine_id)
 
     @property
     def engine_id(self) -> str:
@@ -226,6 +234,8 @@ class Running:
         settings, clock = live.settings, live.clock
         self._live = live
         self._clock = clock
+        self._drain_lock = threading.RLock()
+        self._drained = False
         self.database = Database(settings.connection, settings.database_timeout)
         self._identity = identity or Identity.of_this_process()
         self.trust = Trust(clock, engine_id)
@@ -244,8 +254,14 @@ class Running:
             settings.batch_size,
             self._bell.ring,
         )
+        self._admission = Admission(self.runner)
         self._settler = Settler(
-            self.deadlines, live.handlers, settings.batch_size, self.runner.let_go
+            self.deadlines,
+            live.handlers,
+            settings.batch_size,
+            self.runner.let_go,
+            lambda value, seconds: self.loop.due_again(value, seconds),
+            lambda: self.loop.came_round(),
         )
         self._sweep = Sweep(
             engine_id,
@@ -260,6 +276,7 @@ class Running:
             self._agenda,
             self._suspects,
             self._bell,
+            self._admission,
         )
         self.loop = Loop(
             engine_id,
@@ -274,6 +291,7 @@ class Running:
             self._suspects,
             self._sweep,
             self._bell,
+            self._admission,
         )
         self.heart = Heart(
             self.database.pool(1),
@@ -295,15 +313,19 @@ class Running:
             lambda value, outcome: self._settler.add([(value, outcome)]),
             self._armed,
             self._forget,
+            self.runner.has,
         )
         self._thread = threading.Thread(
             target=self.loop.run, name="liveness-sweep", daemon=True
         )
 
-    def start(self) -> None:
-        """Check the schema, register, and start the heart and the loop."""
+    def register(self) -> None:
+        """Check the schema, and register."""
         migration.require_current(self.database, self._sweep_pool)
         self._register()
+
+    def start(self) -> None:
+        """Start the heart and the loop."""
         self.heart.start()
         self._thread.start()
         LOG.info(
@@ -314,9 +336,13 @@ class Running:
         )
 
     def drain(self, timeout: float) -> None:
-        """See :meth:`Liveness.stop`."""
-        if self.loop.stopping:
-            return
+        """See :meth:`Liveness.stop`. A second caller waits for the first."""
+        with self._drain_lock:
+            if not self._drained:
+                self._drained = True
+                self._drain(timeout)
+
+    def _drain(self, timeout: float) -> None:
         LOG.info(
             "Engine %s drains: it takes no more work, and waits up to %g s for what is"
             " in flight.",
@@ -330,11 +356,13 @@ class Running:
             self._wait_for_work(timeout)
         self.loop.stopping = True
         self._bell.ring()
-        self._thread.join(timeout=self.database.timeout * 3)
+        if self._thread is not threading.current_thread():
+            self._thread.join(timeout=self.database.timeout * 3)
         # From here on nothing of this engine may act: only then do others get it.
         self.trust.drop()
         for guard in list(self.owner.guards):
             guard.handed_over = True
+        self.runner.withdraw("its engine stops")
         self._last_outcomes()
         self.runner.spend_all()
         if not self.trust.fenced:
@@ -404,13 +432,15 @@ class Running:
             raise exceptions.DatabaseError(
                 url=str(self.database), reason=one_line(error)
             ) from None
-        self.heart.registered(sent, self._clock.monotonic())
+        self.heart.registered(row.token, sent, self._clock.monotonic())
 
     def _wait_for_work(self, timeout: float) -> None:
         end = time.monotonic() + timeout
+        turns = self.loop.turns  # the one under way may still claim
         while time.monotonic() < end and not self.trust.fenced:
             busy = self.runner.busy or self._settler.pending or self.owner.guards
-            if not busy:
+            turned = self.loop.turns > turns or not self._thread.is_alive()
+            if not busy and turned:
                 return
             time.sleep(min(0.02, max(end - time.monotonic(), 0.0)))
 
@@ -461,7 +491,7 @@ class Running:
         for callback in self._live._on_fenced:
             try:
                 callback(reason)
-            except Exception:
+            except BaseException:
                 LOG.exception("A callback for the fence failed; the others are called.")
 
     def _armed(self, values: Iterable[Deadline]) -> None:

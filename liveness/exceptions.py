@@ -113,5 +113,5 @@ class NotParked(DeadlineError):
 class Reject(LivenessError):
     """The handler refuses this deadline: {reason}"""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason=reason)
+    def __init__(self, reason: object) -> None:
+        super().__init__(reason=str(reason))

@@ -19,7 +19,7 @@ import stevedore
 from liveness import clock, exceptions
 from liveness.conf import Settings
 from liveness.db.tables import KIND_LENGTH
-from liveness.model import Deadline, Done, Outcome
+from liveness.model import Deadline, Done, Outcome, Rearm, Unstarted
 
 LOG = logging.getLogger(__name__)
 
@@ -160,17 +160,30 @@ class Handlers:
 def answer(handler: Handler, deadline: Deadline) -> Outcome:
     """Run the handler for ``deadline`` and return what it answered.
 
-    :raises TypeError: when that is neither an outcome nor None.
+    :raises TypeError: when that is no outcome that can be written, and not None.
     """
     run = handler.expired if deadline.expired else handler.orphaned
     outcome = run(deadline)
     if outcome is None:
         return Done()
-    if not isinstance(outcome, Outcome):
-        raise TypeError(
-            f"handler {handler} answered {outcome!r:.100}, which is no outcome"
-        )
+    if problem := _nonsense(outcome):
+        raise TypeError(f"handler {handler} answered {outcome!r:.100}: {problem}")
     return outcome
+
+
+def _nonsense(outcome: Any) -> str | None:
+    """What is wrong with an answer, or None."""
+    if not isinstance(outcome, Outcome) or type(outcome) in (Outcome, Unstarted):
+        return "that is no outcome"
+    due_in = getattr(outcome, "due_in", None)
+    if isinstance(outcome, Rearm) or due_in is not None:
+        try:
+            clock.seconds(due_in, "due_in")
+        except ValueError as error:
+            return str(error)
+    if not isinstance(getattr(outcome, "reason", ""), str):
+        return "its reason is no text"
+    return None
 
 
 def _problem(handler: Handler) -> str | None:

@@ -46,7 +46,9 @@ class Heart:
         self._settings = settings
         self._works = works
         self._on_fenced = on_fenced
-        self._acked = self._sent = 1
+        self._token = 0
+        self._sent = 1
+        self._expected = float("inf")
         self._connection: sa.Connection | None = None
         self._failing = self._suspended = self._idle = False
         self._stopping = threading.Event()
@@ -55,46 +57,49 @@ class Heart:
             target=self._run, name="liveness-heart", daemon=True
         )
 
-    def registered(self, sent: float, answered: float) -> None:
-        """The row was inserted with beat 1; the request was sent at ``sent``."""
-        self._trust.renew(sent, answered, self._lease)
+    def registered(self, token: int, sent: float, answered: float) -> None:
+        """The row was inserted with that token and beat 1; the request was sent at
+        ``sent``."""
+        self._token = token
+        settings = self._settings
+        self._trust.renew(sent, answered, settings.ttl - settings.lease_margin)
 
     def start(self) -> None:
         """Beat from now on."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Beat no more; returns when the last beat is over."""
+        """Beat no more; returns when the last beat is over (at once when called from
+        an ``on_fenced`` callback: then it is)."""
         self._stopping.set()
-        if self._thread.ident is not None:
+        if self._thread.ident is not None and (
+            self._thread is not threading.current_thread()
+        ):
             self._thread.join()
         self._close()
 
     def configure(self, settings: Settings) -> None:
-        """Go on with other settings. A shorter ttl is trusted before the beat that
-        announces it; a longer one only after it is committed."""
+        """Go on with other settings from the next beat on. A shorter ttl is trusted
+        before the beat that announces it, a longer one only after it is committed."""
         self._settings = settings
-        self._trust.shorten(self._lease)
-
-    @property
-    def _lease(self) -> float:
-        return self._settings.ttl - self._settings.lease_margin
 
     def beat(self) -> bool:
         """Send one beat. True: committed. False: unknown or refused, see the trust.
 
         Never raises for the database's sake."""
-        lease, ttl = self._lease, self._settings.ttl
+        settings = self._settings
+        lease = settings.ttl - settings.lease_margin
+        self._trust.shorten(lease)
         sent = self._clock.monotonic()
         before, self._sent = self._sent, self._sent + 1
         try:
             alive = self._engines.beat(
                 self._connect(),
                 self._trust.engine_id,
-                self._acked,
+                self._token,
                 before,
                 self._sent,
-                ttl,
+                settings.ttl,
             )
         except Exception as error:
             self._failed(error)
@@ -102,7 +107,6 @@ class Heart:
         if not alive:
             self.fenced("its row was fenced, removed, or beaten by another process")
             return False
-        self._acked = self._sent
         self._trust.renew(sent, self._clock.monotonic(), lease)
         if self._failing:
             LOG.info("Engine %s beats again and goes on.", self._trust.engine_id)
@@ -126,14 +130,18 @@ class Heart:
             if os.getpid() != self._pid:  # a fork's copy must not beat
                 return
             delay = self._step()
+            self._expected = self._clock.monotonic() + delay
             if self._trust.fenced:
                 return
 
     def _step(self) -> float:
         """Beat if the engine works; return seconds until the next step."""
         interval = self._settings.beat_interval
+        # Woken late, this whole process was paused: the loop had no time to come round.
+        paused = self._clock.monotonic() > self._expected + interval
         try:
-            if idle := self._works(self._settings.ttl):
+            idle = None if paused else self._works(self._settings.ttl)
+            if idle:
                 self._stopped_working(idle)
             else:
                 self._idle = False

@@ -13,6 +13,7 @@ import time
 
 import sqlalchemy as sa
 
+from liveness.admission import Admission
 from liveness.agenda import Agenda, Entry
 from liveness.bell import Bell
 from liveness.clock import Clock
@@ -26,6 +27,9 @@ from liveness.sweep import Sweep, hopeless
 from liveness.trust import Trust
 
 LOG = logging.getLogger(__name__)
+
+SUSPECTS = 20
+"""Own deadlines that were claimed before, looked at in one turn to choose one."""
 
 
 class Loop:
@@ -45,6 +49,7 @@ class Loop:
         suspects: Agenda,
         sweep: Sweep,
         bell: Bell,
+        admission: Admission,
     ) -> None:
         self.settings = settings
         self.draining = False
@@ -60,6 +65,8 @@ class Loop:
         self._suspects = suspects
         self._sweep = sweep
         self._bell = bell
+        self._admission = admission
+        self.turns = 0
         self._failing = False
         self._next_sweep = float("-inf")
         self._came_round = clock.monotonic()
@@ -83,8 +90,13 @@ class Loop:
             self._succeeded()
         except Exception as error:
             self._failed(error)
-        self._came_round = self._clock.monotonic()
+        self.came_round()
+        self.turns += 1
         return self._delay()
+
+    def came_round(self) -> None:
+        """The loop is at work, and not stuck."""
+        self._came_round = self._clock.monotonic()
 
     def sweep_soon(self) -> None:
         """The next turn sweeps, whatever the interval."""
@@ -102,12 +114,15 @@ class Loop:
 
     def _turn(self, connection: sa.Connection) -> None:
         try:
-            self._settle(connection)
+            settled = self._settle(connection)
             if self.draining:
                 return
+            if settled and self._admission.left_behind:
+                self.sweep_soon()
             if self._trust.good:
                 self._runner.resume()
-                self._fire(connection)
+                if not self._failing:  # else a sweep finds lost claims first
+                    self._fire(connection)
             if self._clock.monotonic() >= self._next_sweep:
                 self._sweep_now(connection)
         except Exception:
@@ -115,28 +130,33 @@ class Loop:
             connection.invalidate()
             raise
 
-    def _settle(self, connection: sa.Connection) -> None:
+    def _settle(self, connection: sa.Connection) -> int:
         self._runner.spend_late()
         self._settler.add(self._runner.collect())
-        self._settler.settle(connection)
+        return self._settler.settle(connection)
 
     def _fire(self, connection: sa.Connection) -> None:
         """Claim and run own deadlines that are due now."""
         now = self._clock.monotonic()
-        due = self._agenda.take_due(
-            now, min(self._runner.capacity, self.settings.batch_size)
-        )
-        if not self._runner.suspect_in_flight:
-            due += self._suspects.take_due(now, 1)
+        room = self._admission.room
+        due = self._agenda.take_due(now, room)
+        due += self._suspects.take_due(now, min(room, SUSPECTS))
         ready: list[Entry] = []
         for entry in due:
             if reason := hopeless(entry.value, known=True):
                 self._park(connection, entry.value, reason)
             else:
                 ready.append(entry)
-        claimed = self._claims.claim_own(
-            connection, self._me, [entry.value for entry in ready]
-        )
+        chosen = self._admission.admit([entry.value for entry in ready])
+        ids = {value.id for value in chosen}
+        for agenda, suspect in ((self._agenda, False), (self._suspects, True)):
+            agenda.put_back(
+                e
+                for e in ready
+                if e.value.id not in ids and bool(e.value.attempts) is suspect
+            )
+        ready = [entry for entry in ready if entry.value.id in ids]
+        claimed = self._claims.claim_own(connection, self._me, chosen)
         self._runner.run(self._with_reason(value, now) for value in claimed)
         won = {value.id for value in claimed}
         missed = [entry for entry in ready if entry.value.id not in won]
@@ -152,7 +172,7 @@ class Loop:
         return dataclasses.replace(value, expired=expired, orphaned=not expired)
 
     def _park(self, connection: sa.Connection, value: Deadline, reason: str) -> None:
-        if self._claims.park_found(connection, self._me, value, reason, 0.0):
+        if self._claims.park(connection, value, reason, grace=0.0):
             LOG.error("%s is parked for the operator: %s", value, reason)
 
     def _sweep_now(self, connection: sa.Connection) -> None:
@@ -175,13 +195,27 @@ class Loop:
         return min(max(wake - now, 0.0), self.settings.sweep_interval)
 
     def _next_wake(self, now: float) -> float:
-        if self._runner.capacity == 0:
-            # Nothing can be claimed before an answer rings; observe all the same.
+        if not self._trust.good or self._admission.room == 0:
+            # Nothing can be claimed before a beat or an answer; observe all the same.
             return max(self._next_sweep, now + self.settings.sweep_interval / 2)
         wake = min(self._next_sweep, self._agenda.next_due)
-        if not self._runner.suspect_in_flight:
+        if not self._admission.suspect_held:
             wake = min(wake, self._suspects.next_due)
         return wake
+
+    def due_again(self, value: Deadline, due_in: float) -> None:
+        """A deadline of this engine has the new ``value``, due in so many seconds."""
+        due = self._clock.monotonic() + due_in
+        if due_in <= self.settings.sweep_interval * 1.5:
+            moment = self._sweep.skew.moment(due)
+            armed = not value.attempts  # rearmed: a new promise
+            value = dataclasses.replace(
+                value,
+                due_at=moment,
+                expires_at=moment if armed else value.expires_at,
+            )
+            agenda = self._suspects if value.attempts else self._agenda
+            agenda.add([Entry(due, value)])
 
     def _succeeded(self) -> None:
         if self._failing:

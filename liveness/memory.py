@@ -26,10 +26,11 @@ Span = tuple[float, float]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Remembered:
-    """What a predecessor left: the server that it read, by engine id (beat_seq, since,
-    asked), and its committed beats (sent, answered)."""
+    """What a predecessor left: the server that it read and when that had started, by
+    engine id (beat_seq, since, asked), and its committed beats (sent, answered)."""
 
     server: str
+    started: float
     runs: dict[str, tuple[int, float, float]]
     beats: list[Span]
 
@@ -70,6 +71,7 @@ class Memory:
                 return None
             return Remembered(
                 server=str(data["server"]),
+                started=float(data["started"]),
                 runs={
                     str(key): (int(seq), float(since), float(asked))
                     for key, (seq, since, asked) in data["runs"].items()

@@ -70,7 +70,8 @@ class Deadline:
     ``due_at`` is when it must next be looked at; ``expires_at`` is the promise
     as armed or extended, which recovery never changes. Both are UTC by the
     database's clock. ``expired``: the promise had passed; ``orphaned``: the owner was
-    gone, or it is such a case's retry. Both may be. ``problem`` says why the row
+    gone, or it is such a case's retry. Both may be. ``due``: it was due when it was
+    found. ``problem`` says why the row
     cannot be handled at all (a payload that is not JSON).
     """
 
@@ -90,6 +91,7 @@ class Deadline:
     last_error: str | None
     orphaned: bool = False
     expired: bool = False
+    due: bool = False
     problem: str | None = None
 
     @property
@@ -98,8 +100,14 @@ class Deadline:
         same deadline share all but the epoch, which only grows."""
         return f"{self.kind}/{self.key}/{self.arm_token:x}/{self.epoch}"
 
+    @property
+    def last_chance(self) -> bool:
+        """True when the next claim is the last before the deadline is parked."""
+        return self.attempts + 1 >= self.max_attempts
+
     def __str__(self) -> str:
-        return f"{self.kind}/{self.key}"
+        name = f"{self.kind}/{self.key}"
+        return name if name.isprintable() else ascii(name)[1:-1]
 
 
 # --- what a handler answers ---------------------------------------------------
@@ -135,6 +143,12 @@ class Release(Outcome):
     """Give the row back at once, without an owner: any engine may take it."""
 
     reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Unstarted(Release):
+    """Given back before its handler was called: the attempt does not count. Not for
+    handlers to answer."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -51,14 +51,17 @@ class Guard:
         self._owner = owner
         self.deadline = deadline
         self.handed_over = False
+        self._extending: Deadline | None = None
 
     def check(self) -> None:
         """Return while the work may go on. Ask right before each effect.
 
         :raises NotTrusted: when the engine is suspended, stopped or fenced.
-        :raises StaleDeadline: when others were given the work (draining ended).
+        :raises StaleDeadline: when it was given to others (draining ended) or to a
+            handler (its time is up).
         """
         self._owner.trust.check()
+        self.handed_over |= self._owner.claimed(self.deadline.id)
         if self.handed_over:
             raise exceptions.StaleDeadline(
                 kind=self.deadline.kind,
@@ -70,8 +73,22 @@ class Guard:
         self, due_in: float | None = None, due_at: datetime | None = None
     ) -> Deadline:
         """Give the work more time; see :meth:`Owner.extend`."""
-        self.deadline = self._owner.extend(self.deadline, due_in=due_in, due_at=due_at)
+        token = new_token()
+        # If every answer is lost, the row may have this token or the one before.
+        self._extending = dataclasses.replace(self.deadline, token=token)
+        self.deadline = self._owner._extend(self.deadline, due_in, due_at, token)
+        self._extending = None
         return self.deadline
+
+    def finish(self) -> None:
+        """Disarm the deadline, whichever of its values is the newest.
+
+        :raises StaleDeadline: when neither is.
+        """
+        if self._extending is not None:
+            with contextlib.suppress(exceptions.StaleDeadline):
+                return self._owner.disarm(self._extending)
+        return self._owner.disarm(self.deadline)
 
 
 class Owner:
@@ -89,9 +106,11 @@ class Owner:
         settle_later: Callable[[Deadline, Outcome], None],
         armed: Callable[[Iterable[Deadline]], None],
         gone: Callable[[int], None],
+        claimed: Callable[[int], bool],
     ) -> None:
         """``armed`` is told of values that may be due soon, ``gone`` of row ids that
-        are not; ``settle_later`` writes an outcome when the database is back."""
+        are not; ``settle_later`` writes an outcome when the database is back;
+        ``claimed`` tells whether a row was given to a handler of this engine."""
         self.settings = settings
         self.trust = trust
         self.guards: set[Guard] = set()
@@ -103,6 +122,7 @@ class Owner:
         self._settle_later = settle_later
         self._armed = armed
         self._gone = gone
+        self.claimed = claimed
 
     def arm(
         self,
@@ -125,7 +145,7 @@ class Owner:
         """
         new = self._new(Arm(kind, key, due_in, due_at, payload, max_attempts))
         if connection is not None:
-            value = self._deadlines.arm(_plain(connection), new)
+            value = self._deadlines.arm(_plain(connection), new, hosted=True)
         else:
             value = self._write(lambda own: self._deadlines.arm(own, new))
         self._armed([value])
@@ -142,8 +162,8 @@ class Owner:
         values: list[Deadline] = []
         if connection is not None:
             plain = _plain(connection)
-            for batch in _batches(news, BATCH):
-                with plain.begin_nested():
+            with plain.begin_nested():
+                for batch in _batches(news, BATCH):
                     values += self._deadlines.arm_many(plain, batch)
         else:
             values = self._write(lambda own: self._arm_batches(own, news))
@@ -161,8 +181,12 @@ class Owner:
 
         :raises StaleDeadline: it was claimed, extended or disarmed since.
         """
+        return self._extend(deadline, due_in, due_at, new_token())
+
+    def _extend(
+        self, deadline: Deadline, due_in: Any, due_at: Any, token: int
+    ) -> Deadline:
         due = self._due(deadline.kind, deadline.key, due_in, due_at)
-        token = new_token()
         self.trust.check()
         value = self._write(
             lambda own: self._deadlines.extend(own, deadline, due, token)
@@ -201,6 +225,8 @@ class Owner:
 
     def find(self, kind: str, key: str) -> Deadline | None:
         """The deadline as its row is now, or None. Changes nothing."""
+        if kind_problem(kind) or _key_problem(key):
+            return None  # no such deadline can be armed
         return self._write(lambda own: self._deadlines.find(own, kind, key))
 
     def adopt(self, kind: str, key: str) -> Deadline:
@@ -211,16 +237,21 @@ class Owner:
             else was quicker. :raises NotTrusted: this engine may not act now.
         """
         self.trust.check()
+        if kind_problem(kind) or _key_problem(key):
+            raise exceptions.NoSuchDeadline(kind=_shown(kind), key=_shown(key))
+        token = new_token()
 
         def take(own: sa.Connection) -> list[Deadline]:
             found = self._deadlines.find(own, kind, key)
             if found is None:
                 raise exceptions.NoSuchDeadline(kind=kind, key=key)
+            if found.token == token:  # an earlier try, its answer lost
+                return [found]
             if found.state != DeadlineState.ARMED:
                 raise exceptions.DeadlineError(
                     kind=kind, key=key, reason=f"it is {found.state}, not armed"
                 )
-            taken = self._claims.adopt_orphans(own, self._me, [found])
+            taken = self._claims.adopt_orphans(own, self._me, [found], token)
             if not taken:
                 raise exceptions.NotOrphaned(
                     kind=kind, key=key, owner_id=found.owner_id
@@ -243,6 +274,9 @@ class Owner:
         """
 
         token = new_token()
+
+        if kind_problem(kind) or _key_problem(key):
+            raise exceptions.NoSuchDeadline(kind=_shown(kind), key=_shown(key))
 
         def give_back(own: sa.Connection) -> None:
             found = self._deadlines.find(own, kind, key)
@@ -288,7 +322,7 @@ class Owner:
                 kind=deadline.kind, key=deadline.key, token=deadline.token
             )
         try:
-            self.disarm(deadline)
+            guard.finish()
         except Exception as error:
             if not is_database_error(error):
                 raise
@@ -370,6 +404,8 @@ class Owner:
     def _write(self, statement: Callable[[sa.Connection], R]) -> R:
         """Run an idempotent ``statement`` on a connection of our own, again when the
         database had a passing trouble."""
+
+        self.trust.check_not_stopped()
 
         def once() -> R:
             with self._pool.connect() as own:

@@ -31,9 +31,19 @@ class Pool:
                 self._idle -= self._idle > 0
         self._tasks.put(task)
         if start:
-            threading.Thread(
-                target=self._work, name="liveness-handler", daemon=True
-            ).start()
+            self._start_thread()
+
+    def _start_thread(self) -> None:
+        thread = threading.Thread(
+            target=self._work, name="liveness-handler", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads to be had; those there are do the work
+            with self._lock:
+                self._threads -= 1
+            if not self._threads:
+                raise
 
     def stop(self) -> None:
         """Let idle threads end; tasks already submitted are still called."""

@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterable
 from liveness import exceptions
 from liveness.clock import Clock
 from liveness.handlers import Handlers, answer
-from liveness.model import Deadline, Outcome, Park, Release, Retry
+from liveness.model import Deadline, Outcome, Park, Release, Retry, Unstarted
 from liveness.pool import Pool
 from liveness.trust import Trust
 
 LOG = logging.getLogger(__name__)
+
+ALL_HANG = "every handler thread of its engine hangs"
 
 
 @dataclasses.dataclass(slots=True)
@@ -29,6 +31,7 @@ class Hold:
     started: float | None = None
     limit: float = 0.0
     spent: bool = False
+    late: bool = False
 
 
 class Runner:
@@ -54,7 +57,7 @@ class Runner:
         self._unstarted = 0
         self._untrusted: list[Hold] = []
         self._hung = 0
-        self._answers: list[tuple[Deadline, Outcome]] = []
+        self._answers: list[tuple[Hold, Outcome]] = []
         self._mean = 0.1  # seconds a handler takes, a running mean
 
     def run(self, values: Iterable[Deadline]) -> None:
@@ -77,30 +80,29 @@ class Runner:
             self._submit(hold)
 
     @property
-    def capacity(self) -> int:
-        """How many more claims this engine should take: what its threads finish in
-        about a second, by their recent pace, so that none waits while another engine
-        is idle; none when all threads hang."""
+    def room(self) -> int:
+        """How many more claims the threads finish in about a second, by their recent
+        pace, so that none waits here while another engine is idle; at most a batch,
+        none when all threads hang."""
         with self._lock:
             working = self._pool.size - self._hung
             pace = int(working / max(self._mean, 1e-6)) if working else 0
             most = min(max(pace, working), self.batch_size)
             return max(0, most - len(self._holds))
 
-    @property
-    def suspect_in_flight(self) -> bool:
-        """True while a deadline is held that was claimed before."""
+    def held(self) -> list[Deadline]:
+        """The values held, running or not."""
         with self._lock:
-            return any(hold.value.attempts > 1 for hold in self._holds.values())
+            return [hold.value for hold in self._holds.values()]
+
+    def has(self, row_id: int) -> bool:
+        """True while the deadline with that row id is held, running or not."""
+        return row_id in self._holds
 
     @property
     def busy(self) -> bool:
         """True while anything is held."""
         return bool(self._holds)
-
-    def has(self, row_id: int) -> bool:
-        """True while the deadline with that row id is held, running or not."""
-        return row_id in self._holds
 
     def check(self, value: Deadline) -> None:
         """Return while ``value`` is held and the engine trusts itself.
@@ -120,7 +122,7 @@ class Runner:
         held until :meth:`let_go`."""
         with self._lock:
             answers, self._answers = self._answers, []
-            return answers
+        return [(hold.value, outcome) for hold, outcome in answers]
 
     def let_go(self, value: Deadline) -> None:
         """The outcome of ``value`` is settled; it is held no more."""
@@ -134,29 +136,35 @@ class Runner:
         or by other engines when every thread of this one hangs."""
         now = self._clock.monotonic()
         with self._lock:
-            for hold in list(self._holds.values()):
+            for hold in self._holds.values():
                 if hold.spent or hold.started is None:
                     continue
                 if now - hold.started >= hold.limit:
                     self._hung += 1
+                    hold.late = True
                     reason = f"its handler did not return in {hold.limit:g} s"
                     self._spend(hold, Retry(reason))
                     LOG.error(
                         "%s: %s; what it still does is ignored.", hold.value, reason
                     )
             if self._hung >= self._pool.size:
-                self._release_all()
+                self._answers = [
+                    (hold, Release(ALL_HANG) if hold.late else outcome)
+                    for hold, outcome in self._answers
+                ]
+                self._withdraw(ALL_HANG)
 
-    def _release_all(self) -> None:
+    def withdraw(self, reason: str) -> None:
+        """Give back what no handler was called for yet; those attempts do not count."""
+        with self._lock:
+            self._withdraw(reason)
+
+    def _withdraw(self, reason: str) -> None:
         self._unstarted = 0
         self._untrusted.clear()
         for hold in self._holds.values():
-            if not hold.spent:
-                self._spend(hold, Release("every handler thread of its engine hangs"))
-        self._answers = [
-            (value, Release(o.reason) if isinstance(o, Retry) else o)
-            for value, o in self._answers
-        ]
+            if not hold.spent and hold.started is None:
+                self._spend(hold, Unstarted(reason))
 
     def spend_all(self) -> None:
         """Take every value away from its handler (draining is over); nothing more is
@@ -194,13 +202,14 @@ class Runner:
             if not self._trust.good:
                 self._untrusted.append(hold)
                 return
-            hold.started = self._clock.monotonic()
+            started = hold.started = self._clock.monotonic()
         outcome = self._outcome(hold.value)
         with self._lock:
-            took = self._clock.monotonic() - hold.started
+            took = self._clock.monotonic() - started
             self._mean += (took - self._mean) / 8
-            if hold.spent:
+            if hold.late:
                 self._hung -= 1
+            if hold.spent:
                 LOG.warning(
                     "%s: its handler returned after %.1f s, too late to count.",
                     hold.value,
@@ -208,13 +217,13 @@ class Runner:
                 )
                 return
             self._spend(hold, outcome)
-            ring = self._unstarted == 0 or len(self._answers) >= self.batch_size
+            ring = self._unstarted <= 0 or len(self._answers) >= self.batch_size
         if ring:
             self._ring()
 
     def _spend(self, hold: Hold, outcome: Outcome) -> None:
         hold.spent = True
-        self._answers.append((hold.value, outcome))
+        self._answers.append((hold, outcome))
 
     def _outcome(self, value: Deadline) -> Outcome:
         handler = self._handlers.get(value.kind)
@@ -223,7 +232,16 @@ class Runner:
         try:
             return answer(handler, value)
         except exceptions.Reject as error:
-            return Park(error.facts["reason"])
+            return Park(_words(error))
         except BaseException as error:  # SystemExit too: a handler is not the program
             LOG.warning("%s: its handler failed.", value, exc_info=True)
-            return Retry(f"{type(error).__name__}: {error}")
+            return Retry(f"{type(error).__name__}: {_words(error)}")
+
+
+def _words(error: BaseException) -> str:
+    try:
+        if isinstance(error, exceptions.Reject):
+            return str(error.facts.get("reason", error))
+        return str(error)
+    except Exception:
+        return "(its text cannot be had)"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+from collections.abc import Callable
 
 from oslo_service import service
 
@@ -23,31 +24,39 @@ class LivenessService(service.Service):
     """Runs an engine in the process that the launcher makes for it: nothing is opened
     before :meth:`start`, which the launcher calls after the fork."""
 
-    def __init__(self, live: Liveness) -> None:
+    def __init__(
+        self, live: Liveness, engine_id: Callable[[], str] | None = None
+    ) -> None:
         super().__init__()
         self._live = live
+        self._engine_id = engine_id
         self._stopped = threading.Event()
+        self._done = threading.Event()
 
     def start(self) -> None:
         """Start the engine. When it cannot be, this worker ends, with one line in the
         log; the launcher starts another."""
         super().start()
         self.reset()  # a worker forked after a SIGHUP
+        problem = None
         try:
-            self._live.start()
+            self._live.start(self._engine_id() if self._engine_id else None)
         except exceptions.LivenessError as error:
-            LOG.error("The engine does not start: %s", error)
+            problem = error
+        if problem is not None and not self._stopped.is_set():
+            LOG.error("The engine does not start: %s", problem)
             sys.exit(1)
 
     def stop(self, graceful: bool = True) -> None:
         """Drain: hand everything back, before the launcher loses its patience."""
-        self._live.stop(self._drain_seconds())
         self._stopped.set()
+        self._live.stop(self._drain_seconds())
+        self._done.set()
         super().stop()
 
     def wait(self) -> None:
         """Return when the engine has stopped."""
-        self._stopped.wait()
+        self._done.wait()
 
     def reset(self) -> None:
         """Go on with the options as they are now, where they may change.

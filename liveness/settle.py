@@ -14,12 +14,26 @@ from collections.abc import Callable, Iterable
 
 import sqlalchemy as sa
 
+from liveness.db.connection import is_passing, one_line
 from liveness.db.deadlines import Deadlines
 from liveness.db.rows import new_token
 from liveness.handlers import Handlers
-from liveness.model import Deadline, Done, Outcome, Park, Rearm, Release, Retry
+from liveness.model import (
+    Deadline,
+    DeadlineState,
+    Done,
+    Outcome,
+    Park,
+    Rearm,
+    Release,
+    Retry,
+    Unstarted,
+)
 
 LOG = logging.getLogger(__name__)
+
+FAILURES = 3
+"""Tries after which an outcome that the database refuses is parked."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -30,6 +44,7 @@ class Settlement:
     outcome: Outcome
     token: int = dataclasses.field(default_factory=new_token)
     sent: bool = False
+    failures: int = 0
 
 
 class Settler:
@@ -41,11 +56,17 @@ class Settler:
         handlers: Handlers,
         batch_size: int,
         let_go: Callable[[Deadline], None],
+        again: Callable[[Deadline, float], None],
+        came_round: Callable[[], None],
     ) -> None:
+        """``let_go(value)`` is told of each that is settled, ``again(value, seconds)``
+        of the new value of one that is due again then; ``came_round`` of progress."""
         self.batch_size = batch_size
         self._deadlines = deadlines
         self._handlers = handlers
         self._let_go = let_go
+        self._again = again
+        self._came_round = came_round
         self._lock = threading.Lock()
         self._pending: list[Settlement] = []
 
@@ -67,19 +88,42 @@ class Settler:
         """
         settled = 0
         while batch := self._next_batch():
-            again = batch[0].sent
-            for settlement in batch:
-                settlement.sent = True
-            if isinstance(batch[0].outcome, Done):
-                stale = self._deadlines.complete(
-                    connection, [s.value for s in batch], again=again
-                )
-            else:
-                counted = self._write(connection, batch[0])
-                stale = set() if counted else {batch[0].value.id}
-            self._forget(batch, stale)
+            try:
+                self._settle(connection, batch)
+            except Exception as error:
+                self._refused(batch, error)
+                raise
             settled += len(batch)
+            self._came_round()
         return settled
+
+    def _refused(self, batch: list[Settlement], error: Exception) -> None:
+        """What the database refuses again and again, and not for a passing trouble,
+        must not hold up the others for ever: it goes to the end, then is parked."""
+        if is_passing(error):
+            return
+        with self._lock:
+            for settlement in batch:
+                settlement.failures += 1
+                if settlement.failures >= FAILURES:
+                    reason = f"its outcome cannot be written: {one_line(error)}"
+                    settlement.outcome = Park(reason)
+            refused = {id(settlement) for settlement in batch}
+            kept = [s for s in self._pending if id(s) not in refused]
+            self._pending = kept + batch
+
+    def _settle(self, connection: sa.Connection, batch: list[Settlement]) -> None:
+        again = batch[0].sent
+        for settlement in batch:
+            settlement.sent = True
+        if isinstance(batch[0].outcome, Done):
+            stale = self._deadlines.complete(
+                connection, [s.value for s in batch], again=again
+            )
+        else:
+            counted = self._write(connection, batch[0])
+            stale = set() if counted else {batch[0].value.id}
+        self._forget(batch, stale)
 
     def _next_batch(self) -> list[Settlement]:
         """The oldest outcome, with others that go in the same statement."""
@@ -105,19 +149,29 @@ class Settler:
         write = self._deadlines
         match outcome:
             case Rearm(due_in):
-                return write.rearm(connection, value, token, due_in)
+                counted = write.rearm(connection, value, token, due_in)
+                after = dataclasses.replace(value, token=token, attempts=0)
+                return counted and self._due_again(after, due_in)
             case Retry(reason, due_in):
                 if due_in is None:
                     due_in = self._handlers.backoff(value.kind, value.attempts)
                 LOG.info("%s is tried again in %.1f s: %s", value, due_in, reason)
-                return write.retry(connection, value, token, due_in, reason)
+                counted = write.retry(connection, value, token, due_in, reason)
+                after = dataclasses.replace(value, token=token)
+                return counted and self._due_again(after, due_in)
             case Release(reason):
                 LOG.info("%s is given back to other engines: %s", value, reason)
-                return write.release(connection, value, token, reason)
+                attempts = value.attempts - isinstance(outcome, Unstarted)
+                return write.release(connection, value, token, reason, attempts)
             case Park(reason):
                 LOG.error("%s is parked for the operator: %s", value, reason)
                 return write.park(connection, value, token, reason)
         raise AssertionError(outcome)
+
+    def _due_again(self, value: Deadline, due_in: float) -> bool:
+        armed = dataclasses.replace(value, state=DeadlineState.ARMED, expired=False)
+        self._again(armed, due_in)
+        return True
 
     def _or_park(self, value: Deadline, outcome: Outcome) -> Outcome:
         if isinstance(outcome, Retry) and value.attempts >= value.max_attempts:

@@ -43,6 +43,10 @@ class Skew:
                 hold,
             )
 
+    def moment(self, monotonic: float) -> datetime:
+        """The database's UTC at ``monotonic``, about; the epoch before a reading."""
+        return EPOCH + timedelta(seconds=monotonic + (self._offset or -monotonic))
+
     @property
     def steady(self) -> bool:
         """False while claims by due time are held back after a jump."""

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 
 import sqlalchemy as sa
 
+from liveness.admission import Admission
 from liveness.agenda import Agenda, Entry
 from liveness.bell import Bell
 from liveness.clock import Clock
@@ -35,6 +36,10 @@ PAGE = 200
 
 LINGERING = 100
 """Owners looked up at once that died long ago or have no row."""
+
+
+EPOCH_LIMIT = 1 << 62
+"""No claim counts an epoch up to this; a row that is here was not written by us."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -84,6 +89,7 @@ class Sweep:
         agenda: Agenda,
         suspects: Agenda,
         bell: Bell,
+        admission: Admission,
     ) -> None:
         self.settings = settings
         self.skew = Skew(clock)
@@ -99,11 +105,14 @@ class Sweep:
         self._agenda = agenda
         self._suspects = suspects
         self._bell = bell
+        self._admission = admission
         self._lingering: list[str] = []
         self._next_housekeeping = float("-inf")
         self._offset = 0
         self._neighbours = 0
         self._doubt_until = float("-inf")
+        self._missing: dict[str, float] = {}
+        self._moves = 0
 
     @property
     def herd_seconds(self) -> float:
@@ -121,6 +130,11 @@ class Sweep:
         self._doubt_until = self._clock.monotonic() + self.settings.ttl
 
     @property
+    def _grace(self) -> float:
+        """Seconds of head start of an owner on its own expired deadlines."""
+        return self.settings.expired_grace + self.settings.max_clock_skew
+
+    @property
     def _page(self) -> int:
         return max(PAGE, self.settings.batch_size)
 
@@ -130,11 +144,13 @@ class Sweep:
         counts = Counts()
         dead = self._observe(connection, counts)
         if self._trust.good:
+            self._admission.begin_pass()
             found = self._find(connection, dead)
             self._hold_lost(connection, found.held)
             self._take_over(connection, found.orphans, counts)
             self._claim_overdue(connection, found.overdue, counts)
             self._note_own(found.own)
+            self._admission.end_pass()
             if len(found.own) == self._page:
                 counts.again_by = self.skew.monotonic(found.own[-1].due_at)
         return counts
@@ -168,13 +184,27 @@ class Sweep:
         now = self._clock.monotonic()
         if now < self._next_housekeeping:
             return
-        self._lingering = self._engines.owners_not_alive(connection, LINGERING)
+        owners = self._engines.owners_not_alive(connection, LINGERING)
+        self._lingering = self._gone_for_good(owners, now)
         self._doubt_until = max(self._doubt_until, now + self.settings.sweep_interval)
         if self._trust.good:
             counts.purged = self._engines.purge(
                 connection, self.settings.engine_retention, self.settings.batch_size
             )
-        self._next_housekeeping = now + self.settings.ttl * random.uniform(0.8, 1.2)
+        pause = self.settings.ttl * random.uniform(0.8, 1.2)
+        self._next_housekeeping = now + (pause / 4 if self._missing else pause)
+
+    def _gone_for_good(self, owners: dict[str, bool], now: float) -> list[str]:
+        """Of ``owners``: those that ended, and those that were missing for a whole
+        lease in one database. (A failover may lose the registration of an engine that
+        trusts itself until its next beat.)"""
+        if self._moves != self._detector.moves:
+            self._missing, self._moves = {}, self._detector.moves
+        missing = [owner for owner, has_row in owners.items() if not has_row]
+        self._missing = {owner: self._missing.get(owner, now) for owner in missing}
+        wait = self.settings.ttl * (1 + self.settings.clock_drift)
+        gone = [o for o, since in self._missing.items() if now - since >= wait]
+        return gone + [owner for owner, has_row in owners.items() if has_row]
 
     # --- what is there to do --------------------------------------------------
 
@@ -182,11 +212,11 @@ class Sweep:
         settings = self.settings
         scope = Scope(
             horizon=settings.sweep_interval * 1.5,
-            grace=settings.expired_grace + settings.max_clock_skew,
+            grace=self._grace,
             kinds=tuple(self._handlers),
             unknown_grace=settings.unknown_kind_grace,
             limit=self._page,
-            fresh_only=self._runner.suspect_in_flight,
+            fresh_only=self._admission.suspect_held,
             foreign_due=self.skew.steady,
             held=self._clock.monotonic() < self._doubt_until,
         )
@@ -195,7 +225,10 @@ class Sweep:
     def _hold_lost(self, connection: sa.Connection, held: Iterable[Deadline]) -> None:
         """Claims of this engine whose answers were lost: nobody else will run them."""
         lost = [value for value in held if not self._runner.has(value.id)]
-        self._run(self._claims.adopt_lost(connection, self._me, lost))
+        chosen = self._admission.admit(lost, claimed=True)
+        if len(chosen) < len(lost):
+            self.doubt()
+        self._runner.run(self._claims.adopt_lost(connection, self._me, chosen))
 
     def _take_over(
         self, connection: sa.Connection, orphans: list[Deadline], counts: Counts
@@ -205,11 +238,11 @@ class Sweep:
             plans[self._plan(value)].append(value)
         adopted = self._claims.adopt_orphans(connection, self._me, plans[Plan.ADOPT])
         claimed = self._claims.claim_orphans(
-            connection, self._me, self._affordable(plans[Plan.CLAIM])
+            connection, self._me, self._admission.admit(plans[Plan.CLAIM])
         )
-        self._run(claimed)
+        self._runner.run(claimed)
         self._note_own(adopted)
-        self._park(connection, plans[Plan.PARK], counts)
+        self._park(connection, plans[Plan.PARK], None, counts)
         counts.adopted = len(adopted)
         counts.expired += sum(value.expired for value in claimed)
         counts.retriggered = len(claimed) - sum(value.expired for value in claimed)
@@ -221,11 +254,11 @@ class Sweep:
         plans: dict[bool, list[Deadline]] = {True: [], False: []}
         for value in overdue:
             plans[self._plan(value) is Plan.PARK].append(value)
-        usable = self._affordable(plans[False])
-        grace = self.settings.expired_grace + self.settings.max_clock_skew
+        usable = self._admission.admit(plans[False])
+        grace = self._grace
         claimed = self._claims.claim_overdue(connection, self._me, usable, grace)
-        self._run(claimed)
-        self._park(connection, plans[True], counts)
+        self._runner.run(claimed)
+        self._park(connection, plans[True], grace, counts)
         counts.expired += len(claimed)
         counts.more |= bool(claimed) and len(overdue) == self._page
 
@@ -241,24 +274,8 @@ class Sweep:
             # Claimed when it was due by another clock; by this one it is not yet.
             return Plan.WAIT
         if handler.when_orphaned == WhenOrphaned.PARK:  # type: ignore[union-attr]
-            return Plan.PARK
+            return Plan.CLAIM if value.due else Plan.PARK  # due: the operator said so
         return Plan.ADOPT
-
-    def _affordable(self, values: Iterable[Deadline]) -> list[Deadline]:
-        """As many as the runner has room for, and at most one that was claimed before:
-        such a one may kill this engine, and must not take others with it."""
-        room = min(self._runner.capacity, self.settings.batch_size)
-        suspect = self._runner.suspect_in_flight
-        chosen: list[Deadline] = []
-        for value in values:
-            if len(chosen) >= room:
-                break
-            if value.attempts:
-                if suspect:
-                    continue
-                suspect = True
-            chosen.append(value)
-        return chosen
 
     def _turn_page(self, found: int, taken: int, counts: Counts) -> None:
         """Where the next page starts: not where the other survivors start, who see the
@@ -275,17 +292,17 @@ class Sweep:
 
     # --- what follows from it ---------------------------------------------------
 
-    def _run(self, claimed: Iterable[Deadline]) -> None:
-        self._runner.run(claimed)
-
     def _park(
-        self, connection: sa.Connection, values: Iterable[Deadline], counts: Counts
+        self,
+        connection: sa.Connection,
+        values: Iterable[Deadline],
+        grace: float | None,
+        counts: Counts,
     ) -> None:
-        grace = self.settings.expired_grace + self.settings.max_clock_skew
         for value in values:
             known = value.kind in self._handlers
             reason = hopeless(value, known) or "its owner died (its kind says: park)"
-            if self._claims.park_found(connection, self._me, value, reason, grace):
+            if self._claims.park(connection, value, reason, grace):
                 LOG.error("%s is parked for the operator: %s", value, reason)
                 counts.parked += 1
 
@@ -308,6 +325,8 @@ def hopeless(value: Deadline, known: bool) -> str | None:
         )
     if value.problem:
         return value.problem
+    if value.epoch >= EPOCH_LIMIT:
+        return f"its epoch ({value.epoch}) is out of range"
     if value.attempts >= value.max_attempts:
         return (
             f"gave up after {value.attempts} attempts, of which none came back: its"

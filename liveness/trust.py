@@ -13,6 +13,9 @@ from collections import deque
 from liveness import exceptions
 from liveness.clock import Clock
 
+BEATS_KEPT = 2 * 3600.0
+"""Seconds for which own beats are remembered: well over the longest ttl there is."""
+
 
 class Trust:
     """One engine's lease. Any thread may ask; only the heart renews."""
@@ -26,13 +29,20 @@ class Trust:
         self._over: str | None = None
         self._dropped = False
         # (sent, answered) of committed beats, for the judgement of others.
-        self._beats: deque[tuple[float, float]] = deque(maxlen=4096)
+        self._beats: deque[tuple[float, float]] = deque()
 
     def renew(self, sent: float, answered: float, seconds: float) -> None:
         """A beat sent at ``sent`` was committed: trusted ``seconds`` from then on."""
         with self._lock:
             self._renewed, self._length = sent, seconds
             self._beats.append((sent, answered))
+            while self._beats[0][1] < answered - BEATS_KEPT:
+                self._beats.popleft()
+
+    def check_not_stopped(self) -> None:
+        """Return unless the engine has stopped. :raises NotRunning: when it has."""
+        if self._dropped:
+            raise exceptions.NotRunning(engine_id=self.engine_id, reason="it stopped")
 
     def beats_since(self, moment: float) -> list[tuple[float, float]]:
         """Committed beats (sent, answered) from the last one before ``moment`` on."""
@@ -86,8 +96,7 @@ class Trust:
         :raises Fenced: when it was fenced. :raises Suspended: when its lease lapsed.
         """
         self.check_not_fenced()
-        if self._dropped:
-            raise exceptions.NotRunning(engine_id=self.engine_id, reason="it stopped")
+        self.check_not_stopped()
         if self.left <= 0:
             since = self._clock.monotonic() - self._renewed
             raise exceptions.Suspended(engine_id=self.engine_id, seconds=since)
@@ -101,20 +110,19 @@ class Trust:
         if self._over is not None:
             raise exceptions.Fenced(engine_id=self.engine_id, reason=self._over)
 
-    def steady(self, since: float, gap: float) -> bool:
-        """True when, from ``since`` until now, this engine's own beats were committed
-        with never more than ``gap`` seconds between two of them.
+    def steady_since(self, gap: float) -> float:
+        """Since when this engine's own beats were committed, until now, with never
+        more than ``gap`` seconds between two of them; infinity when that is broken now.
 
         Reads can work while writes stall; an observer that could not have beaten
         itself must not conclude anything from another's silence.
         """
         later = self._clock.monotonic()
+        since = float("inf")
         with self._lock:
             beats = list(self._beats)
         for sent, answered in reversed(beats):
             if later - sent > gap:
-                return False
-            if answered <= since:
-                return True
-            later = answered
-        return False
+                break
+            since = later = answered
+        return since

@@ -10,16 +10,17 @@ one compare-and-set statement.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from oslo_db import exception as db_exc
 
 from liveness.clock import Clock
 from liveness.db import tables
-from liveness.db.connection import transaction
+from liveness.db.connection import NO_WAIT, transaction
 from liveness.db.engines import Engines
-from liveness.db.rows import new_token
+from liveness.db.rows import new_token, reason_text, unchanged
 from liveness.model import ALIVE, Deadline, DeadlineState
 
 D = tables.deadline
@@ -36,13 +37,17 @@ class Claims:
     def claim_own(
         self, connection: sa.Connection, me: str, found: Sequence[Deadline]
     ) -> list[Deadline]:
-        """Claim due deadlines of ``me``; others cannot want them yet, so no lock."""
+        """Claim due deadlines of ``me``, in one statement where that can pass by a row
+        that a host's transaction has locked."""
         where = (
             D.c.owner_id == me,
             D.c.state == DeadlineState.ARMED,
             D.c.due_at <= self._now(),
         )
-        return self._compare_and_set(connection, found, where, _claimed(me))
+        try:
+            return self._change(connection, found, where, _claimed(me), wait=False)
+        except db_exc.DBDeadlock:  # MariaDB's lock timeout; nothing was changed
+            return self._take(connection, found, where, _claimed(me), orphans=False)
 
     def claim_overdue(
         self,
@@ -52,10 +57,7 @@ class Claims:
         grace: float,
     ) -> list[Deadline]:
         """Claim armed deadlines that have been due for ``grace`` seconds."""
-        where = (
-            D.c.state == DeadlineState.ARMED,
-            D.c.due_at <= self._now(-grace),
-        )
+        where = self._overdue(grace)
         return self._take(connection, found, where, _claimed(me), orphans=False)
 
     def claim_orphans(
@@ -65,31 +67,17 @@ class Claims:
         return self._take(connection, found, (), _claimed(me), orphans=True)
 
     def adopt_orphans(
-        self, connection: sa.Connection, me: str, found: Sequence[Deadline]
-    ) -> list[Deadline]:
-        """Own, but do not run, armed deadlines that nobody alive owns: same due time,
-        attempts at zero."""
-        where = (D.c.state == DeadlineState.ARMED,)
-        return self._take(connection, found, where, _adopted(me), orphans=True)
-
-    def park_found(
         self,
         connection: sa.Connection,
         me: str,
-        found: Deadline,
-        reason: str,
-        grace: float,
-    ) -> bool:
-        """Park a row that cannot be handled, under the rules of a claim."""
-        change = {
-            "state": DeadlineState.PARKED,
-            "owner_id": None,
-            "epoch": D.c.epoch + 1,
-            "last_error": reason,
-        }
-        due = sa.and_(D.c.state == DeadlineState.ARMED, D.c.due_at <= self._now(-grace))
-        where = (sa.or_(due, D.c.owner_id == me, _no_owner_alive()),)
-        return bool(self._compare_and_set(connection, [found], where, change))
+        found: Sequence[Deadline],
+        token: int | None = None,
+    ) -> list[Deadline]:
+        """Own, but do not run, armed deadlines that nobody alive owns: due when they
+        were promised, attempts at zero."""
+        where = (D.c.state == DeadlineState.ARMED,)
+        change = _adopted(me)
+        return self._take(connection, found, where, change, orphans=True, token=token)
 
     def adopt_lost(
         self, connection: sa.Connection, me: str, found: Sequence[Deadline]
@@ -97,27 +85,52 @@ class Claims:
         """Hold claimed rows of ``me`` whose claim's answer was lost; they have not
         run, so the attempt is not counted twice."""
         where = (D.c.owner_id == me, D.c.state == DeadlineState.CLAIMED)
-        return self._compare_and_set(connection, found, where, {})
+        return self._change(connection, found, where, {})
+
+    def park(
+        self,
+        connection: sa.Connection,
+        found: Deadline,
+        reason: str,
+        grace: float | None = None,
+    ) -> bool:
+        """Park a row that cannot be handled and that nobody alive owns; with ``grace``,
+        one that has been due for so long, whoever owns it."""
+        change = {
+            "state": DeadlineState.PARKED,
+            "owner_id": None,
+            "last_error": reason_text(reason),
+        }
+        where = () if grace is None else self._overdue(grace)
+        orphans = grace is None
+        return bool(self._take(connection, [found], where, change, orphans=orphans))
+
+    def _overdue(self, grace: float) -> tuple[Any, Any]:
+        return D.c.state == DeadlineState.ARMED, D.c.due_at <= self._now(-grace)
+
+    # --- two ways to change what was found --------------------------------------
 
     def _take(
         self,
         connection: sa.Connection,
         found: Sequence[Deadline],
-        where: Iterable[Any],
+        where: tuple[Any, ...],
         change: dict[str, Any],
         orphans: bool,
+        token: int | None = None,
     ) -> list[Deadline]:
+        """Lock what nobody else has locked, look again, write."""
         if not found:
             return []
+        token = token or new_token()
         if not _has_bounded_locks(connection.dialect):
             if orphans:
                 where = (*where, _no_owner_alive())
-            return self._compare_and_set(connection, found, where, change)
-        token = new_token()
+            return self._change(connection, found, where, change, token=token)
         with transaction(connection):
             lock = (
                 sa.select(D.c.id)
-                .where(*_unchanged(found), *where)
+                .where(unchanged(found), *where)
                 .with_for_update(skip_locked=True)
             )
             locked = set(connection.execute(lock).scalars())
@@ -127,56 +140,42 @@ class Claims:
                 dead = self._engines.not_alive(connection, owners)
                 taken = [v for v in taken if v.owner_id is None or v.owner_id in dead]
             if taken:
-                self._write(connection, [v.id for v in taken], token, change)
+                ids = [value.id for value in taken]
+                write = self._update(token, change).where(D.c.id.in_(ids))
+                connection.execute(write)
         return [_as_taken(value, token, change) for value in taken]
 
-    def _write(
-        self,
-        connection: sa.Connection,
-        ids: Collection[int],
-        token: int,
-        change: dict[str, Any],
-    ) -> None:
-        connection.execute(
-            sa.update(D)
-            .where(D.c.id.in_(ids))
-            .values(token=token, updated_at=self._now(), **change)
-        )
-
-    def _compare_and_set(
+    def _change(
         self,
         connection: sa.Connection,
         found: Sequence[Deadline],
-        where: Iterable[Any],
+        where: tuple[Any, ...],
         change: dict[str, Any],
+        wait: bool = True,
+        token: int | None = None,
     ) -> list[Deadline]:
+        """Compare and set in one statement; ``wait`` for locks of others or not."""
         if not found:
             return []
-        token = new_token()
-        statement = (
-            sa.update(D)
-            .where(*_unchanged(found), *where)
-            .values(token=token, updated_at=self._now(), **change)
-        )
+        token = token or new_token()
+        same = sa.and_(unchanged(found), *where)
+        if not wait and connection.dialect.name == "postgresql":
+            free = sa.select(D.c.id).where(same).with_for_update(skip_locked=True)
+            same = D.c.id.in_(free)
+        statement = self._update(token, change).where(same)
+        if not wait:
+            statement = statement.execution_options(**NO_WAIT)
         changed = connection.execute(statement).rowcount
-        taken = list(found)
+        taken = list(found) if changed else []
         if 0 < changed < len(found):
             ids = [value.id for value in found]
             mine = sa.select(D.c.id).where(D.c.id.in_(ids), D.c.token == token)
             won = set(connection.execute(mine).scalars())
             taken = [value for value in found if value.id in won]
-        if not changed:
-            return []
         return [_as_taken(value, token, change) for value in taken]
 
-
-def _unchanged(found: Sequence[Deadline]) -> tuple[Any, Any]:
-    """WHERE that only rows pass that are as they were found: tokens are random, and
-    a claim's rows never get a token back that one of them had before."""
-    return (
-        D.c.id.in_([value.id for value in found]),
-        D.c.token.in_(sorted({value.token for value in found})),
-    )
+    def _update(self, token: int, change: dict[str, Any]) -> Any:
+        return sa.update(D).values(token=token, updated_at=self._now(), **change)
 
 
 def _no_owner_alive() -> Any:
@@ -194,7 +193,12 @@ def _claimed(me: str) -> dict[str, Any]:
 
 
 def _adopted(me: str) -> dict[str, Any]:
-    return {"owner_id": me, "epoch": D.c.epoch + 1, "attempts": 0}
+    return {
+        "owner_id": me,
+        "epoch": D.c.epoch + 1,
+        "attempts": 0,
+        "due_at": D.c.expires_at,
+    }
 
 
 def _as_taken(value: Deadline, token: int, change: dict[str, Any]) -> Deadline:
@@ -202,8 +206,12 @@ def _as_taken(value: Deadline, token: int, change: dict[str, Any]) -> Deadline:
     changed in between."""
     after: dict[str, Any] = {"token": token}
     for name, new in change.items():
-        counts_up = isinstance(new, sa.ColumnElement)
-        after[name] = getattr(value, name) + 1 if counts_up else new
+        if isinstance(new, sa.Column):
+            after[name] = getattr(value, new.name)
+        elif isinstance(new, sa.ColumnElement):
+            after[name] = getattr(value, name) + 1
+        else:
+            after[name] = new
     return dataclasses.replace(value, **after)
 
 

@@ -8,6 +8,8 @@ and nothing stays open between statements. A transaction is opened by saying so
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +23,11 @@ from sqlalchemy.engine import URL, make_url
 from liveness import exceptions
 
 R = TypeVar("R")
+
+NO_WAIT = {"liveness_no_wait": True}
+"""Execution option of a statement that must not wait for a row lock (MariaDB)."""
+
+MODULES = {"sqlite": "sqlite3", "mysql": "pymysql", "postgresql": "psycopg"}
 
 DRIVERS = {"sqlite": "pysqlite", "mysql": "pymysql", "postgresql": "psycopg"}
 
@@ -47,15 +54,25 @@ def parse_url(url: str) -> URL:
             reason=f"[liveness] connection names {parsed.drivername!r}; supported are"
             f" {supported}"
         )
-    if backend == "sqlite" and parsed.database in (None, "", ":memory:"):
+    if backend == "sqlite" and _in_memory(parsed):
         raise exceptions.ConfigError(
             reason="[liveness] connection is an SQLite database in memory, which no"
             " other engine can see; name a file: sqlite:///PATH"
         )
+    if importlib.util.find_spec(MODULES[backend]) is None:
+        raise exceptions.ConfigError(
+            reason=f"[liveness] connection needs {MODULES[backend]}, which is not"
+            f" installed: pip install 'liveness[{backend}]'"
+        )
     parsed = parsed.set(drivername=f"{backend}+{DRIVERS[backend]}")
-    if backend == "mysql" and "charset" not in parsed.query:
+    if backend == "mysql":  # our tables are utf8mb4, whatever the host's are
         parsed = parsed.update_query_dict({"charset": "utf8mb4"})
     return parsed
+
+
+def _in_memory(url: URL) -> bool:
+    name = url.database or ":memory:"
+    return ":memory:" in name or "memory" in str(url.query.get("mode", ""))
 
 
 class Database:
@@ -69,7 +86,8 @@ class Database:
         self._pools: list[sa.Engine] = []
 
     def __str__(self) -> str:
-        return self.url.render_as_string(hide_password=True)
+        # The query may hold a password as well.
+        return self.url.set(query={}).render_as_string(hide_password=True)
 
     def pool(self, size: int) -> sa.Engine:
         """Return a new engine with at most ``size`` connections, none open yet."""
@@ -82,9 +100,14 @@ class Database:
             pool_timeout=self.timeout,
             poolclass=sa.QueuePool,
             connect_args=self._connect_args(),
+            hide_parameters=True,
         )
-        exc_filters.register_engine(engine)
+        translate_errors(engine)
         sa.event.listen(engine, "connect", self._on_connect)
+        if self.backend == "mysql":
+            sa.event.listen(
+                engine, "before_cursor_execute", _without_waiting, retval=True
+            )
         if self.backend == "postgresql":
             sa.event.listen(engine, "do_connect", self._connect_postgresql)
         self._pools.append(engine)
@@ -131,6 +154,10 @@ class Database:
             yield f"SET SESSION lock_wait_timeout = {whole}"
             if "MariaDB" in dbapi_connection.get_server_info():
                 yield f"SET SESSION idle_transaction_timeout = {whole}"
+                if _has_galera(dbapi_connection):
+                    # Reads and row counts of this node must know what was committed
+                    # on others before: lost answers are judged by them.
+                    yield "SET SESSION wsrep_sync_wait = 7"
         elif self.backend == "postgresql":
             millis = round(self.timeout * 1000)
             yield "SET default_transaction_isolation = 'read committed'"
@@ -139,6 +166,41 @@ class Database:
             yield f"SET idle_in_transaction_session_timeout = {millis}"
         else:
             yield "PRAGMA synchronous = FULL"
+
+
+def translate_errors(engine: sa.Engine) -> None:
+    """Raise oslo.db's error classes, without its log entry of 60 lines for each error
+    that it has no class for: those are logged where they are handled."""
+    exc_filters.register_engine(engine)
+    noisy = logging.getLogger(exc_filters.__name__)
+    if not any(isinstance(f, _NotWrapped) for f in noisy.filters):
+        noisy.addFilter(_NotWrapped())
+
+
+class _NotWrapped(logging.Filter):
+    """Drops that entry for statements on this program's own tables."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        statement = str(getattr(error, "statement", "") or "")
+        return "liveness_" not in statement
+
+
+def _without_waiting(
+    conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool
+) -> tuple[str, Any]:
+    options = context.execution_options if context is not None else {}
+    if NO_WAIT.keys() & options.keys() and getattr(conn.dialect, "is_mariadb", False):
+        statement = f"SET STATEMENT innodb_lock_wait_timeout = 0 FOR {statement}"
+    return statement, parameters
+
+
+def _has_galera(dbapi_connection: Any) -> bool:
+    cursor = dbapi_connection.cursor()
+    cursor.execute("SHOW VARIABLES LIKE 'wsrep_on'")
+    row = cursor.fetchone()
+    cursor.close()
+    return row is not None and row[1] == "ON"
 
 
 @contextlib.contextmanager
@@ -195,6 +257,11 @@ def is_passing(error: BaseException) -> bool:
             "terminating connection",
             "connection is lost",
             "lock timeout",
+            "connection timeout expired",
+            "connection failed",
+            "Connection refused",
+            "the database system is starting up",
+            "the database system is shutting down",
         )
     )
 

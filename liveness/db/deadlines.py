@@ -19,13 +19,18 @@ from sqlalchemy.dialects import postgresql
 from liveness import exceptions
 from liveness.clock import Clock
 from liveness.db import tables
-from liveness.db.rows import COLUMNS, deadline_of, held, load_payload, new_token
+from liveness.db.rows import (
+    COLUMNS,
+    deadline_of,
+    held,
+    load_payload,
+    new_token,
+    reason_text,
+    unchanged,
+)
 from liveness.model import Deadline, DeadlineState
 
 D = tables.deadline
-
-REASON_LIMIT = 2000
-"""Characters kept of why a deadline was retried, released or parked."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,11 +52,17 @@ class Deadlines:
     def __init__(self, clock: Clock) -> None:
         self._now = clock.database_now
 
-    def arm(self, connection: sa.Connection, new: NewDeadline) -> Deadline:
-        """Insert one deadline. The caller's transaction, if any, stays usable.
+    def arm(
+        self, connection: sa.Connection, new: NewDeadline, hosted: bool = False
+    ) -> Deadline:
+        """Insert one deadline. The caller's transaction, if any, stays usable (but not
+        under PostgreSQL's REPEATABLE READ, when the key was armed after its snapshot).
+        ``hosted``: there is one.
 
         :raises AlreadyArmed: when the key lives; nothing was changed.
         """
+        if hosted:
+            self._look_first(connection, new)
         returning = connection.dialect.insert_returning
         statement = self._insert(connection).values(self._values(new))
         try:
@@ -63,10 +74,7 @@ class Deadlines:
                 connection.execute(statement)
         except (db_exc.DBDuplicateEntry, sa.exc.IntegrityError):
             pass
-        found = self.find(connection, new.kind, new.key)
-        if found is None or found.arm_token != new.token:
-            raise _already_armed(new, found)
-        return found
+        return self._armed_before(connection, [new])[0]
 
     def arm_many(
         self, connection: sa.Connection, news: Sequence[NewDeadline]
@@ -135,9 +143,7 @@ class Deadlines:
         """
         ids = [deadline.id for deadline in deadlines]
         statement = sa.delete(D).where(
-            D.c.id.in_(ids),
-            D.c.token.in_(sorted({deadline.token for deadline in deadlines})),
-            D.c.owner_id == deadlines[0].owner_id,
+            unchanged(deadlines), D.c.owner_id == deadlines[0].owner_id
         )
         if connection.execute(statement).rowcount == len(ids):
             return set()
@@ -195,11 +201,16 @@ class Deadlines:
             token,
             state=DeadlineState.ARMED,
             due_at=self._now(due_in),
-            last_error=_reason(reason),
+            last_error=reason_text(reason),
         )
 
     def release(
-        self, connection: sa.Connection, deadline: Deadline, token: int, reason: str
+        self,
+        connection: sa.Connection,
+        deadline: Deadline,
+        token: int,
+        reason: str,
+        attempts: int,
     ) -> bool:
         """No owner, to be looked at by anyone at once. False: stale."""
         return self.move(
@@ -208,7 +219,8 @@ class Deadlines:
             token,
             state=DeadlineState.ARMED,
             owner_id=None,
-            last_error=_reason(reason) or deadline.last_error,
+            attempts=attempts,
+            last_error=reason_text(reason) or deadline.last_error,
         )
 
     def park(
@@ -221,7 +233,7 @@ class Deadlines:
             token,
             state=DeadlineState.PARKED,
             owner_id=None,
-            last_error=_reason(reason),
+            last_error=reason_text(reason),
         )
 
     def hand_back(self, connection: sa.Connection, engine_id: str, limit: int) -> int:
@@ -341,16 +353,31 @@ class Deadlines:
             ids.update({row.token: row.id for row in connection.execute(statement)})
         return ids
 
+    def _look_first(self, connection: sa.Connection, new: NewDeadline) -> None:
+        """A duplicate key leaves a lock on its row until the caller's transaction ends,
+        in the way of the row's owner, on MySQL and MariaDB."""
+        if connection.dialect.name == "mysql":
+            found = self.find(connection, new.kind, new.key)
+            if found is not None:
+                raise _already_armed(new, found)
+
     def _armed_before(
         self, connection: sa.Connection, news: Sequence[NewDeadline]
     ) -> list[Deadline]:
-        """The rows of ``news`` when an earlier try, its answer lost, wrote them all."""
+        """The values of ``news`` as armed, when an earlier try, its answer lost, wrote
+        them all; whatever became of the rows since is for others to tell."""
+        rows = [self.find(connection, new.kind, new.key) for new in news]
+        seen: set[tuple[str, str]] = set()
+        for new, row in zip(news, rows, strict=True):
+            name = (new.kind, new.key)
+            if name in seen or (row is not None and row.arm_token != new.token):
+                raise _already_armed(new, row)
+            seen.add(name)
         values = []
-        for new in news:
-            found = self.find(connection, new.kind, new.key)
-            if found is None or found.arm_token != new.token:
-                raise _already_armed(new, found)
-            values.append(found)
+        for new, row in zip(news, rows, strict=True):
+            if row is None:
+                raise _already_armed(new, row)
+            values.append(_as_given_out(new, row))
         return values
 
 
@@ -362,6 +389,20 @@ def _as_armed(values: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
+def _as_given_out(new: NewDeadline, row: Deadline) -> Deadline:
+    """The value that arming gives out: not the token of a claim made since."""
+    if row.token == new.token:
+        return row
+    return dataclasses.replace(
+        row,
+        owner_id=new.owner_id,
+        token=new.token,
+        epoch=1,
+        state=DeadlineState.ARMED,
+        attempts=0,
+    )
+
+
 def _already_armed(new: NewDeadline, found: Deadline | None) -> exceptions.AlreadyArmed:
     # None: the caller's snapshot is older than the row that is in the way.
     return exceptions.AlreadyArmed(
@@ -370,7 +411,3 @@ def _already_armed(new: NewDeadline, found: Deadline | None) -> exceptions.Alrea
         owner_id=found.owner_id if found else "unknown",
         state=found.state if found else "just armed",
     )
-
-
-def _reason(text: str) -> str | None:
-    return text[:REASON_LIMIT] or None

@@ -85,7 +85,8 @@ class Finder:
         for row in connection.execute(statement, values):
             expired = bool(row.expired)
             orphaned = row.why == Why.ORPHAN or not expired
-            found[row.why].append(deadline_of(row, orphaned, expired))
+            value = deadline_of(row, orphaned, expired, bool(row.due))
+            found[row.why].append(value)
         return Found(
             own=found[Why.OWN],
             held=found[Why.HELD],
@@ -121,7 +122,9 @@ class Finder:
         if scope.foreign_due:
             # Own ones are found already. They are left out of the page, not of the
             # search for it, which would read on past every one of them.
-            page = self._part(Why.OVERDUE, scope, armed, late, *wanted).subquery()
+            known = D.c.kind.in_(scope.kinds)
+            page = self._part(Why.OVERDUE, scope, armed, late, known, *fresh)
+            page = page.subquery()
             foreign = page.c.owner_id != sa.bindparam("me")
             selects.append(sa.select(page).where(foreign))
         return sa.union_all(*selects)
@@ -131,13 +134,15 @@ class Finder:
         them for each page would cost more than the page."""
         label = sa.literal_column(f"'{why}'", sa.String).label("why")
         expired = (D.c.expires_at <= self._now()).label("expired")
-        part = sa.select(*COLUMNS, label, expired).where(*where)
+        due = (D.c.due_at <= self._now()).label("due")
+        part = sa.select(*COLUMNS, label, expired, due).where(*where)
         if ordered:
             part = part.order_by(D.c.due_at, D.c.id)
         return part.limit(scope.limit)
 
     def _wanted(self, scope: Scope) -> Iterable[Any]:
-        """Kinds with a handler here; others once nobody else took them in time."""
+        """Kinds with a handler here; others once nobody took them in time. (A kind
+        that a living owner knows is no business of an engine that does not.)"""
         known = D.c.kind.in_(scope.kinds)
         yield sa.or_(known, D.c.due_at <= self._now(-scope.unknown_grace))
         yield from self._fresh(scope)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,24 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from oslo_db.sqlalchemy import exc_filters
 
 from liveness import exceptions
 from liveness.db import tables
-from liveness.db.connection import Database, is_database_error, one_line
+from liveness.db.connection import (
+    Database,
+    is_database_error,
+    one_line,
+    translate_errors,
+)
 
 LOG = logging.getLogger(__name__)
 
 LOCK = "liveness_db_sync"
 LOCK_SECONDS = 60
+UNKNOWN = "is not one of this release"
+
+_ALEMBIC = threading.Lock()
+"""Alembic keeps what it works on in globals."""
 
 
 def needed() -> str:
@@ -51,12 +60,18 @@ def sync(url: str, revision: str = "head") -> str:
                 url=str(database), found=before, needed=needed()
             )
         if before and before not in _known():
+            if _parts(before) < _parts(needed()):
+                raise exceptions.DatabaseError(
+                    url=str(database),
+                    reason=f"it is at schema {before}, which this release cannot bring"
+                    " up to date; do it with the release before",
+                )
             return before  # a later minor: all that this release needs is there
         if database.backend == "sqlite":
             # Readers and the beat go on while somebody writes; kept in the file.
             connection.exec_driver_sql("PRAGMA journal_mode = WAL")
             connection.commit()
-        with _alone(connection):
+        with _ALEMBIC, _alone(connection):
             _run(connection, revision)
         return before
 
@@ -66,8 +81,8 @@ def version(url: str) -> str:
 
     :raises DatabaseError: when it cannot be asked.
     """
-    with _connected(url) as (_, connection):
-        return _current(connection)
+    with _connected(url, make=False) as (_, connection):
+        return "" if connection is None else _current(connection)
 
 
 def differences(url: str) -> list[str]:
@@ -75,8 +90,11 @@ def differences(url: str) -> list[str]:
 
     :raises DatabaseError: when it cannot be asked, or has no tables of this release.
     """
-    with _connected(url) as (database, connection):
-        require(str(database), _current(connection))
+    with _connected(url, make=False) as (database, connection):
+        if connection is None:
+            raise exceptions.SchemaMissing(url=str(database))
+        found = _current(connection)
+        require(str(database), found)
         context = MigrationContext.configure(
             connection,
             opts={
@@ -85,8 +103,10 @@ def differences(url: str) -> list[str]:
                 "compare_type": True,
             },
         )
-        diffs = compare_metadata(context, tables.metadata)
-        return [_described(diff) for diff in diffs]
+        diffs = [_described(d) for d in compare_metadata(context, tables.metadata)]
+        if found != needed():  # a later minor has more than we know, and may
+            diffs = [text for text in diffs if not text.endswith(UNKNOWN)]
+        return diffs + list(_unlike_ours(connection))
 
 
 def require_current(database: Database, pool: sa.Engine) -> None:
@@ -95,8 +115,21 @@ def require_current(database: Database, pool: sa.Engine) -> None:
     :raises SchemaMissing: :raises SchemaTooOld: :raises SchemaTooNew:
     :raises DatabaseError: when the database cannot be asked.
     """
+    if _is_absent(database):
+        raise exceptions.SchemaMissing(url=str(database))
     with _explained(database), pool.connect() as connection:
         require(str(database), _current(connection))
+        _require_rights(connection)
+
+
+def _require_rights(connection: sa.Connection) -> None:
+    """Fail now, as an engine would later, when its user may not change the tables.
+    Changes nothing."""
+    for table in tables.metadata.sorted_tables:
+        nothing = sa.select(table).where(sa.false())
+        connection.execute(sa.insert(table).from_select(list(table.c.keys()), nothing))
+        connection.execute(sa.update(table).where(sa.false()).values(token=0))
+        connection.execute(sa.delete(table).where(sa.false()))
 
 
 def require(url: str, found: str) -> None:
@@ -160,16 +193,39 @@ def _is_up(connection: sa.Connection, revision: str) -> bool:
 
 
 @contextlib.contextmanager
-def _connected(url: str) -> Iterator[tuple[Database, sa.Connection]]:
+def _connected(url: str, make: bool = True) -> Iterator[tuple[Database, Any]]:
     """A connection with transactions, and without a timeout on statements: changing a
-    large table takes its time."""
+    large table takes its time. None when an SQLite file is not there and ``make`` is
+    false: looking at it must not make it."""
     database = Database(url, timeout=10)
+    if not make and _is_absent(database):
+        yield database, None
+        return
+    with _explained(database), database.pool(1).connect():
+        pass  # a server that does not answer is found out here, with a timeout
+    database.close()
     engine = sa.create_engine(
         database.url, poolclass=sa.NullPool, connect_args=_connect_args(database)
     )
-    exc_filters.register_engine(engine)
+    translate_errors(engine)
+    if database.backend == "sqlite":
+        sa.event.listen(engine, "connect", _without_implicit_transactions)
     with _explained(database), engine.connect() as connection:
         yield database, connection
+
+
+def _is_absent(database: Database) -> bool:
+    """True for an SQLite file that does not exist, in a directory that does."""
+    name = database.url.database or ""
+    if database.backend != "sqlite" or name.startswith("file:"):
+        return False
+    path = Path(name)
+    return not path.exists() and path.parent.is_dir()
+
+
+def _without_implicit_transactions(dbapi_connection: Any, record: Any) -> None:
+    # sqlite3 would open none for DDL, and commit ours before it.
+    dbapi_connection.isolation_level = None
 
 
 def _connect_args(database: Database) -> dict[str, Any]:
@@ -184,7 +240,8 @@ def _explained(database: Database) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not is_database_error(error):
+        # A driver's own refusal of the URL (a wrong option, host or path) counts too.
+        if not (is_database_error(error) or isinstance(error, (TypeError, ValueError))):
             raise
         raise exceptions.DatabaseError(
             url=str(database), reason=one_line(error)
@@ -203,10 +260,14 @@ def _alone(connection: sa.Connection) -> Iterator[None]:
         if got != 1:
             raise OSError("another 'db sync' is still running; try again later")
     elif name == "postgresql":
+        connection.execute(sa.text(f"SET lock_timeout = '{LOCK_SECONDS}s'"))
         connection.execute(
             sa.text("SELECT pg_advisory_lock(hashtext(:name))"), {"name": LOCK}
         )
     connection.commit()
+    if name == "sqlite":
+        # All of it is one transaction; a second sync waits for its end.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
     try:
         yield
     finally:
@@ -228,6 +289,36 @@ def _is_ours(name: str | None, kind: str, parents: Any) -> bool:
 
 
 def _described(diff: Any) -> str:
+    """One of alembic's differences (what it would do about it) in words."""
     if isinstance(diff, list):
         return "; ".join(_described(part) for part in diff)
-    return " ".join(str(getattr(part, "name", part)) for part in diff if part)
+    verb, *what = diff
+    if verb.startswith("modify_"):
+        _, table, column, _, found, wanted = what
+        aspect = verb.removeprefix("modify_")
+        return f"column {table}.{column}: {aspect} is {found}, not {wanted}"
+    thing = what[-1]
+    owner = ""
+    if len(what) == 3:  # a column, with the schema and table that it is in
+        owner = f"{what[1]}."
+    elif getattr(thing, "table", None) is not None:
+        owner = f"{thing.table.name}."
+    action, _, sort = verb.partition("_")
+    problem = "is missing" if action == "add" else UNKNOWN
+    return f"{sort} {owner}{thing.name} {problem}"
+
+
+def _unlike_ours(connection: sa.Connection) -> Iterator[str]:
+    """What alembic does not compare: on MySQL, how text is compared and whether a time
+    keeps its microseconds."""
+    if connection.dialect.name != "mysql":
+        return
+    inspector = sa.inspect(connection)
+    for table in tables.metadata.sorted_tables:
+        for column in inspector.get_columns(table.name):
+            name = f"column {table.name}.{column['name']}"
+            collation = getattr(column["type"], "collation", None)
+            if collation not in (None, "utf8mb4_bin"):
+                yield f"{name}: collation is {collation}, not utf8mb4_bin"
+            if getattr(column["type"], "fsp", 6) != 6:
+                yield f"{name}: keeps no microseconds"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,6 +13,16 @@ from liveness.db import tables
 from liveness.model import Deadline
 
 D = tables.deadline
+
+
+REASON_LIMIT = 2000
+"""Characters kept of why a deadline was retried, released or parked."""
+
+
+def reason_text(text: str) -> str | None:
+    """``text`` as every database can keep it; None for nothing."""
+    kept = text[:REASON_LIMIT].encode("utf-8", "backslashreplace").decode()
+    return kept.replace("\0", "\\0") or None
 
 
 def new_token() -> int:
@@ -26,6 +37,8 @@ def dump_payload(payload: Any) -> str | None:
     """
     if payload is None:
         return None
+    if not _has_text_keys(payload):
+        raise ValueError("its payload is not JSON: keys must be text")
     try:
         text = json.dumps(
             payload, separators=(",", ":"), allow_nan=False, ensure_ascii=True
@@ -33,6 +46,20 @@ def dump_payload(payload: Any) -> str | None:
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"its payload is not JSON: {error}") from None
     return text
+
+
+def _has_text_keys(payload: Any, depth: int = 0) -> bool:
+    """False when json would change a key into text (1 and "1" would become one)."""
+    if depth > 100:
+        return True  # dumps says what is wrong with it
+    if isinstance(payload, dict):
+        return all(
+            isinstance(key, str) and _has_text_keys(value, depth + 1)
+            for key, value in payload.items()
+        )
+    if isinstance(payload, (list, tuple)):
+        return all(_has_text_keys(item, depth + 1) for item in payload)
+    return True
 
 
 def load_payload(text: str | None) -> tuple[Any, str | None]:
@@ -47,7 +74,9 @@ COLUMNS = [c for c in D.columns if c.name not in ("created_at", "updated_at")]
 """What a value is made of."""
 
 
-def deadline_of(row: Any, orphaned: bool = False, expired: bool = False) -> Deadline:
+def deadline_of(
+    row: Any, orphaned: bool = False, expired: bool = False, due: bool = False
+) -> Deadline:
     """The value of a row that has :data:`COLUMNS`, whoever wrote it."""
     payload, problem = load_payload(row.payload)
     return Deadline(
@@ -67,7 +96,17 @@ def deadline_of(row: Any, orphaned: bool = False, expired: bool = False) -> Dead
         last_error=row.last_error,
         orphaned=orphaned,
         expired=expired,
+        due=due,
         problem=problem,
+    )
+
+
+def unchanged(deadlines: Sequence[Deadline]) -> sa.ColumnElement[bool]:
+    """WHERE that only rows pass of which ``deadlines`` has the newest value."""
+    pairs = [(deadline.id, deadline.token) for deadline in deadlines]
+    return sa.and_(
+        D.c.id.in_([row_id for row_id, _ in pairs]),  # for the index
+        sa.tuple_(D.c.id, D.c.token).in_(pairs),
     )
 
 

@@ -1,0 +1,95 @@
+"""Which of the deadlines found may be claimed now: as many as the threads can do, and
+none that could take others with it.
+
+A deadline that was claimed before may kill its engine. At most one such is held at a
+time; and at its last attempt it is held alone, so that nothing is parked for having
+been there when the engine died.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from liveness.model import Deadline
+from liveness.runner import Runner
+
+
+class Admission:
+    """Chooses what to claim. Used by the loop's thread.
+
+    ``left_behind``: since the pass began, something was found that may be claimed
+    only when something else has been settled.
+    """
+
+    def __init__(self, runner: Runner) -> None:
+        self.left_behind = False
+        self._runner = runner
+        self._waiting = False  # one at its last attempt waits to be alone
+        self._seen = False
+        self._was_alone = False
+
+    @property
+    def room(self) -> int:
+        """How many more may be claimed; none while one is, or waits to be, alone."""
+        held = self._runner.held()
+        if held and (self._waiting or any(v.attempts >= v.max_attempts for v in held)):
+            return 0
+        return self._runner.room
+
+    @property
+    def suspect_held(self) -> bool:
+        """True while a deadline is held that was claimed before."""
+        return any(value.attempts > 1 for value in self._runner.held())
+
+    def begin_pass(self) -> None:
+        """A pass looks at everything; what it does not see waits no more."""
+        self.left_behind = self._seen = False
+
+    def end_pass(self) -> None:
+        """See :meth:`begin_pass`."""
+        self._waiting &= self._seen
+
+    def admit(
+        self, values: Sequence[Deadline], claimed: bool = False
+    ) -> list[Deadline]:
+        """Choose among ``values``, as they were found; ``claimed``: by this engine,
+        without its knowing, so that this attempt is counted already."""
+        counted = 1 if claimed else 0
+        last: list[Deadline] = []
+        others: list[Deadline] = []
+        for value in values:
+            is_last = value.attempts - counted + 1 >= value.max_attempts
+            (last if is_last else others).append(value)
+        self._seen |= bool(last)
+        self._waiting |= bool(last)
+        room = self.room
+        chosen: list[Deadline] = []
+        if room and not self._runner.busy and self._waiting and not self._turn(others):
+            chosen = last[:1]
+            if chosen:
+                self._waiting, self._was_alone = False, True
+        elif room:
+            self._was_alone = False
+            chosen = self._crowd(others, counted, room)
+        self.left_behind |= len(chosen) < len(values)
+        return chosen
+
+    def _turn(self, others: Sequence[Deadline]) -> bool:
+        """After one that was alone, the others have a turn."""
+        return self._was_alone and bool(others)
+
+    def _crowd(
+        self, values: Sequence[Deadline], counted: int, room: int
+    ) -> list[Deadline]:
+        """As many as there is room for, at most one of them claimed before."""
+        suspect = self.suspect_held
+        chosen: list[Deadline] = []
+        for value in values:
+            if len(chosen) >= room:
+                break
+            if value.attempts > counted:
+                if suspect:
+                    continue
+                suspect = True
+            chosen.append(value)
+        return chosen
