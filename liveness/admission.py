@@ -54,6 +54,8 @@ class Admission:
     ) -> list[Deadline]:
         """Choose among ``values``, as they were found; ``claimed``: by this engine,
         without its knowing, so that this attempt is counted already."""
+        if not values:
+            return []
         counted = 1 if claimed else 0
         last: list[Deadline] = []
         others: list[Deadline] = []

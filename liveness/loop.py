@@ -12,6 +12,7 @@ import random
 import time
 
 import sqlalchemy as sa
+from oslo_db import exception as db_exc
 
 from liveness.admission import Admission
 from liveness.agenda import Agenda, Entry
@@ -125,6 +126,8 @@ class Loop:
                     self._fire(connection)
             if self._clock.monotonic() >= self._next_sweep:
                 self._sweep_now(connection)
+        except db_exc.DBDeadlock:
+            raise  # a lost conflict; the connection, and what it has observed, is good
         except Exception:
             # What the error left behind on the connection must not be built upon.
             connection.invalidate()
@@ -148,6 +151,8 @@ class Loop:
             else:
                 ready.append(entry)
         chosen = self._admission.admit([entry.value for entry in ready])
+        if ready and not chosen and not self._runner.busy:
+            self.sweep_soon()  # one that wants to be alone is, or is gone
         ids = {value.id for value in chosen}
         for agenda, suspect in ((self._agenda, False), (self._suspects, True)):
             agenda.put_back(

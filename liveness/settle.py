@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 
 import sqlalchemy as sa
 
-from liveness.db.connection import is_passing, one_line
+from liveness.db.connection import is_about_values, one_line
 from liveness.db.deadlines import Deadlines
 from liveness.db.rows import new_token
 from liveness.handlers import Handlers
@@ -98,9 +98,9 @@ class Settler:
         return settled
 
     def _refused(self, batch: list[Settlement], error: Exception) -> None:
-        """What the database refuses again and again, and not for a passing trouble,
-        must not hold up the others for ever: it goes to the end, then is parked."""
-        if is_passing(error):
+        """An outcome that cannot be written, whatever state the database is in, must not
+        hold up the others for ever: it goes to the end, and in the end is parked."""
+        if not is_about_values(error):
             return
         with self._lock:
             for settlement in batch:

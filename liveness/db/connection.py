@@ -266,6 +266,16 @@ def is_passing(error: BaseException) -> bool:
     )
 
 
+def is_about_values(error: BaseException) -> bool:
+    """True when a statement failed for what it was to write, and always will."""
+    if isinstance(error, sa.exc.StatementError) and not isinstance(
+        error, sa.exc.DBAPIError
+    ):
+        return True  # a value that the driver cannot even send
+    data = (db_exc.DBDataError, db_exc.DBInvalidUnicodeParameter, sa.exc.DataError)
+    return isinstance(error, (*data, TypeError, ValueError, OverflowError))
+
+
 def retrying(
     function: Callable[[], R],
     tries: int = 4,
