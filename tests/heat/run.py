@@ -13,7 +13,7 @@ from tests.heat.lab import Lab, Stack
 from tests.heat.processes import until
 
 # While anybody works on a stack, its journal has a line a second.
-QUIET_SECONDS = 20
+QUIET_SECONDS = 15
 LIMIT_SECONDS = 150
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import pymysql
 
 from tests.heat.client import RemoteError
+from tests.heat.lab import Row
 from tests.heat.processes import until
 from tests.heat.run import Run
 from tests.heat.templates import (
@@ -179,15 +180,17 @@ def host_lost(run: Run) -> None:
     run.expect(stack, COMPLETE)
 
 
-@scenario("stuck")
+@scenario("stuck", graceful_shutdown_timeout=5)
 def master_killed(run: Run) -> None:
-    """Only the master killed: its worker drains, and ends after 15 s."""
-    stack = run.create(chain(2, create_secs=40))
+    """Only the master killed: its worker drains, and ends when the graceful timeout
+    (5 s here) does, in the middle of an action."""
+    stack = run.create(chain(2, create_secs=25))
     worker = run.at(stack, "poll", "r0")
     run.mark(stack, "r0", {worker.pid})
+    begin = time.monotonic()
     worker.master.kill()
-    until(lambda: not worker.alive, 60)
-    run.note(f"the worker {'lives' if worker.alive else 'has ended'}")
+    until(lambda: not worker.alive, 90)
+    run.note(f"its worker ended after {time.monotonic() - begin:.1f} s")
     run.expect(stack, COMPLETE)
 
 
@@ -223,8 +226,34 @@ def killed_replacing(run: Run) -> None:
     first = chain(2, create_secs=4)
     stack = run.created(first)
     run.lab.update(stack, changed(first, "r0", kind="b"), timeout_mins=2)
-    run.kill_at(stack, "create", "r0", n=2)
+    made = run.journal.wait(stack, "create", "r0", n=2)
+    until(lambda: made.physical in polled(run, stack), 30)
+    run.kill(stack, "r0", run.worker(made))
     run.expect(stack, "UPDATE_COMPLETE", makes={"r0": 2})
+
+
+@scenario("stuck")
+def killed_replacing_before_anything_exists(run: Run) -> None:
+    """Engine killed inside the create call of a replacement."""
+    first = chain(2)
+    stack = run.created(first)
+    run.lab.update(stack, changed(first, "r0", kind="b", before_secs=6), timeout_mins=2)
+    until(lambda: replacements(run, stack), 30)
+    (row,) = replacements(run, stack)
+    run.kill(stack, "r0", run.lab.fleet.worker_of(row.engine_id))
+    run.expect(stack, "UPDATE_COMPLETE", makes={"r0": 2})
+
+
+@scenario("stuck")
+def killed_replacing_plain(run: Run) -> None:
+    """Engine killed while it makes a replacement; a class that Heat replaces again."""
+    first = chain(2, "Plain", create_secs=4)
+    stack = run.created(first)
+    run.lab.update(stack, changed(first, "r0", kind="b"), timeout_mins=2)
+    made = run.journal.wait(stack, "create", "r0", n=2)
+    until(lambda: made.physical in polled(run, stack), 30)
+    run.kill(stack, "r0", run.worker(made))
+    run.expect(stack, "UPDATE_COMPLETE", makes={"r0": 3})
 
 
 @scenario("stuck")
@@ -293,6 +322,17 @@ def killed_checking(run: Run) -> None:
     run.lab.check(stack)
     run.kill_at(stack, "check", "r0")
     run.expect(stack, "CHECK_COMPLETE")
+
+
+@scenario("stuck")
+def killed_deleting_a_nested_stack(run: Run) -> None:
+    """All workers killed while a nested stack is deleted."""
+    content, files = nested(chain(2, delete_secs=4))
+    stack = run.created(content, files)
+    run.lab.delete(stack)
+    run.journal.wait(stack, "delete", "r1")
+    run.kill_all_workers(stack, "r1")
+    run.expect(stack, "DELETE_COMPLETE")
 
 
 @scenario("stuck")
@@ -522,10 +562,11 @@ def killed_between_the_leaves(run: Run) -> None:
 
 @scenario("stuck")
 def killed_before_the_sync_points(run: Run) -> None:
-    """Engine killed after a create was stored and before its sync points were."""
-    with locked(run, "sync_point"):
+    """Engine killed after a create's resources were stored and before its sync points
+    were."""
+    with gate(run, "sync_point") as waiting:
         stack = run.create(chain(2))
-        until(lambda: blocked(run), 30)
+        until(waiting, 30)
         run.kill_all_workers(stack, "r0")
     run.expect(stack, COMPLETE)
 
@@ -533,31 +574,38 @@ def killed_before_the_sync_points(run: Run) -> None:
 @scenario("stuck")
 def killed_before_the_resources(run: Run) -> None:
     """Engine killed when the stack's row exists and not one of its resources."""
-    with locked(run, "resource"):
+    with gate(run, "resource") as waiting:
         stack = run.create(chain(2))
-        until(lambda: blocked(run), 30)
+        until(waiting, 30)
         run.kill_all_workers(stack, "r0")
     run.expect(stack, COMPLETE)
 
 
 @scenario("stuck")
-def update_killed_before_the_sync_points(run: Run) -> None:
-    """The same of an update: it cannot be begun again, so it fails cleanly."""
-    first = chain(2)
-    stack = run.created(first)
+def killed_before_it_answered(run: Run) -> None:
+    """Engine killed when it has stored the stack and not yet told the user so."""
+    name = f"{run.lab.name}-unanswered"
     with locked(run, "sync_point"):
-        # Old sync points are deleted first, and the answer waits for that.
-        answer = run.lab.client.begin(
-            "update_stack",
-            run.lab.identity(stack),
-            changed(first, "r0", size=2),
-            None,
-            timeout_mins=2,
-        )
-        until(lambda: blocked(run), 30)
+        # What an earlier traversal left is deleted first, and the answer waits.
+        answer = run.lab.begin_create(chain(2), name, timeout_mins=2)
+        until(lambda: run.lab.by_name(name) and blocked(run), 30)
+        stack = run.lab.by_name(name)
         run.kill_all_workers(stack, "r0")
     with contextlib.suppress(RemoteError):
         run.lab.client.answer(answer, 45)
+    run.expect(stack, COMPLETE)
+
+
+@scenario("stuck")
+def update_killed_before_the_sync_points(run: Run) -> None:
+    """Engine killed after an update was stored and before its sync points were: it
+    cannot be begun again, so it fails cleanly."""
+    first = chain(2)
+    stack = run.created(first)
+    with gate(run, "sync_point") as waiting:
+        run.lab.update(stack, changed(first, "r0", size=2), timeout_mins=2)
+        until(waiting, 30)
+        run.kill_all_workers(stack, "r0")
     run.expect(stack, "UPDATE_FAILED", "UPDATE_COMPLETE")
 
 
@@ -605,7 +653,7 @@ def database_restarted(run: Run) -> None:
     run.expect(stack, COMPLETE)
 
 
-@scenario("stuck", "wrong end")
+@scenario("right")
 def database_away_at_the_end_of_an_action(run: Run) -> None:
     """The database is away for 15 s, and a create is ready just then."""
     stack = run.create(chain(2, create_secs=6))
@@ -703,6 +751,15 @@ def pollers(run: Run, stack: str, tag: str) -> set[int]:
     return {line.pid for line in run.journal.of(stack, "poll", tag)}
 
 
+def polled(run: Run, stack: str) -> set[str | None]:
+    return {line.physical for line in run.journal.of(stack, "poll")}
+
+
+def replacements(run: Run, stack: str) -> list[Row]:
+    """Rows that replace another and are held by an engine."""
+    return [row for row in run.lab.rows(stack) if row.replaces and row.engine_id]
+
+
 def row_state(run: Run, stack: str, name: str) -> str | None:
     for row in run.lab.rows(stack):
         if row.name == name:
@@ -724,6 +781,39 @@ def locked(run: Run, table: str) -> Iterator[None]:
             cursor.execute(f"LOCK TABLES `{table}` WRITE")
             yield
             cursor.execute("UNLOCK TABLES")
+    finally:
+        connection.close()
+
+
+@contextlib.contextmanager
+def gate(run: Run, table: str) -> Iterator[Callable[[], list[tuple]]]:
+    """Whoever inserts into `table` waits, and is cut off when the gate opens: it has
+    committed nothing. Gives a function that says who waits."""
+    connection = pymysql.connect(
+        unix_socket=run.lab.cloud.database._path("sock"),
+        user="root",
+        database=run.lab.name,
+        autocommit=True,
+    )
+    name = f"gate_{table}"
+
+    def waiting() -> list[tuple]:
+        return run.lab.query(
+            "SELECT id FROM information_schema.processlist WHERE state = 'User lock'"
+        )
+
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(f"SELECT GET_LOCK('{name}', 10)")
+            cursor.execute(
+                f"CREATE TRIGGER {name} BEFORE INSERT ON `{table}` FOR EACH ROW"
+                f" SET @got = GET_LOCK('{name}', 120)"
+            )
+            yield waiting
+            for (session,) in waiting():
+                with contextlib.suppress(pymysql.Error):  # it may be gone already
+                    cursor.execute(f"KILL {session}")
+            cursor.execute(f"DROP TRIGGER {name}")
     finally:
         connection.close()
 
