@@ -98,8 +98,8 @@ class Settler:
         return settled
 
     def _refused(self, batch: list[Settlement], error: Exception) -> None:
-        """An outcome that cannot be written, whatever state the database is in, must not
-        hold up the others for ever: it goes to the end, and in the end is parked."""
+        """An outcome that can never be written must not hold up the others for ever:
+        it goes to the end of the line, and after some tries is parked."""
         if not is_about_values(error):
             return
         with self._lock:
