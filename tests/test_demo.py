@@ -185,6 +185,28 @@ def test_no_engine_outlives_a_killed_demo_not_even_a_frozen_one(tmp_path):
     wait_until(running.all_gone, 30)
 
 
+def test_engines_that_do_not_come_up_are_one_line_and_their_logs_are_kept(tmp_path):
+    database = f"sqlite:///{tmp_path}/demo.sqlite"
+    process = subprocess.Popen(
+        [*DEMO, "--database", database, "--engines", "2", "--format", "json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    wait_until(lambda: len(descendants(process.pid)) >= 2, 60)
+    children = descendants(process.pid)
+    os.kill(next(c for c in children if parent(c) == process.pid), signal.SIGKILL)
+    output, said = process.communicate(timeout=60)
+    assert (process.returncode, output) == (1, "")
+    last = said.splitlines()[-1]
+    assert last.startswith("liveness-demo: engine 1 has ended."), said
+    assert "Traceback" not in said
+    [kept] = tmp_path.glob("liveness-demo-*")
+    assert str(kept) in last and (kept / "engine-1.log").exists()
+    wait_until(lambda: not any(is_running(child) for child in children), 30)
+
+
 def parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
@@ -527,10 +549,11 @@ def test_an_overdue_deadline_of_a_living_owner_is_no_takeover():
     assert (found.wrongs, found.takeovers, found.handled) == ([], [], 1)
 
 
-def test_an_arm_that_was_refused_makes_nobody_a_holder():
-    refused_first = [note("arming", 990.0, "Z", due_in=10.0), note("unarmed", 991, "Z")]
-    found = verdict([*refused_first, *armed(), *run(1010.1, "A", 2)])
+def test_an_arm_that_was_refused_makes_nobody_a_holder_and_promises_nothing():
+    first = [note("arming", 990.0, "Z", due_in=10.0), note("unarmed", 991.0, "Z")]
+    found = verdict([*first, *armed(), *run(1010.1, "A", 2)], ended={"Z": 992.0})
     assert (found.wrongs, found.takeovers) == ([], [])
+    assert wrongs([*first, *armed(), *run(1005.0, "A", 2)]) == ["early"]
 
 
 # --- the journals -------------------------------------------------------------------

@@ -41,12 +41,16 @@ class Fleet:
                 )
 
     def failed(self) -> str | None:
-        """What a launcher that has ended said last, if one has."""
+        """That a launcher has ended, if one has."""
         for slot, launcher in self._launchers.items():
             if launcher.poll() is not None:
-                lines = self._log(slot).read_text(errors="replace").splitlines()
-                return f"engine {slot} has ended: {(lines or ['it said nothing'])[-1]}"
+                return f"engine {slot} has ended. {self.last_words(slot)}"
         return None
+
+    def last_words(self, slot: int) -> str:
+        """The last line of its log."""
+        lines = self._log(slot).read_text(errors="replace").splitlines()
+        return f"Its last words: {lines[-1]}" if lines else "It said nothing."
 
     def kill(self, pid: int) -> None:
         """SIGKILL an engine; its launcher will start the next one."""

@@ -26,7 +26,7 @@ from liveness.demo.database import Observer, Unusable
 from liveness.demo.fleet import Fleet
 from liveness.demo.life import Facts, Row
 from liveness.demo.plan import OPTIONS, PREFIX, Plan
-from liveness.demo.stage import Stage
+from liveness.demo.stage import Failed, Stage
 from liveness.demo.view import view_for
 
 FRAME = 0.1
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(args)
     except KeyboardInterrupt:
         return _say("interrupted; every engine was ended", INTERRUPTED)
-    except script.Failed as error:
+    except Failed as error:
         return _say(str(error), 1)
     except Unusable as error:
         return _say(f"the database cannot be used: {error}.", 2)
@@ -91,6 +91,9 @@ def _run(args: argparse.Namespace) -> int:
             observer.remove(plan.prefix)
         observer.close()
         return 0 if numbers["ok"] else 1
+    except Failed as error:
+        keep = True
+        raise Failed(f"{error} (logs: {directory})") from None
     finally:
         if not keep:
             shutil.rmtree(directory, ignore_errors=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from liveness.demo import journal
 from liveness.demo.database import EngineRow
 from liveness.demo.plan import CREATING, FREEZE, KILL, OPTIONS
-from liveness.demo.stage import Stage
+from liveness.demo.stage import Failed, Stage
 
 START_LIMIT = 60.0
 LIMIT = 75.0
@@ -19,28 +19,26 @@ MOMENT = 0.8
 """Seconds between the fence and the thaw."""
 
 
-class Failed(Exception):
-    """The demo could not be shown; the text says why."""
-
-
 def play(stage: Stage) -> Iterator[str]:
-    """The whole demo, one frame at a time."""
-    yield from _gather(stage)
-    yield from _kill(stage)
-    yield from _freeze(stage)
-    yield from _thaw(stage)
-    yield from _finish(stage)
+    """The whole demo, one frame at a time.
+
+    :raises Failed: when a launcher ends, or engines do not come up."""
+    for part in (_gather, _kill, _freeze, _thaw, _finish):
+        for coming in part(stage):
+            if problem := stage.fleet.failed():
+                raise Failed(problem)
+            yield coming
 
 
 def _gather(stage: Stage) -> Iterator[str]:
     wanted = stage.plan.engines
     until = stage.started + START_LIMIT
-    while len(stage.living) < wanted:
-        if problem := stage.fleet.failed():
-            raise Failed(problem)
+    while missing := set(range(1, wanted + 1)) - {e.slot for e in stage.living}:
         if journal.now() > until:
-            raise Failed(f"no {wanted} engines within {START_LIMIT:g} s")
-        yield f"{len(stage.living)} of {wanted} engines have started"
+            one = min(missing)
+            words = stage.fleet.last_words(one)
+            raise Failed(f"engine {one} has not started in {START_LIMIT:g} s. {words}")
+        yield f"{wanted - len(missing)} of {wanted} engines have started"
     stage.begin()
     stage.tell(f"{wanted} engines beat; they create stacks from now on")
 

@@ -15,7 +15,12 @@ from liveness.demo.database import DeadlineRow, EngineRow, Observer, Snapshot
 from liveness.demo.fleet import Fleet
 from liveness.demo.plan import TIMER, Plan
 
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
+LETTERS = "_bcdefgh"
+"""Of the incarnations after the first; two are expected."""
+
+
+class Failed(Exception):
+    """The demo could not be shown; the text says why."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -176,6 +181,9 @@ class Stage:
     def _look_at_engine(self, engine: EngineRow) -> None:
         if engine.id not in self.names:
             before = sum(e.startswith(self._slot(engine)) for e in self.names)
+            if before == len(LETTERS):
+                words = self.fleet.last_words(engine.slot)
+                raise Failed(f"engine {engine.slot} dies again and again. {words}")
             again = LETTERS[before] if before else ""
             self.names[engine.id] = f"engine {engine.slot}{again}"
             if again:
