@@ -172,7 +172,7 @@ class Run:
 
         def over() -> bool:
             found = self.lab.stack(stack)
-            if found.ended and found.state in states:
+            if found.state in states and gone_if_deleted(found):
                 return True
             last = max([since, *(line.at for line in self.journal.of(stack))])
             # What has ended otherwise may go on: a rollback, or a delete.
@@ -201,6 +201,8 @@ class Run:
             outcome.stuck += 1
             asked, timeout = self._asked.get(stack, (time.time(), None))
             self.stuck.append(Stuck(self.name, self.lab, stack, asked, timeout))
+        elif not gone_if_deleted(found):
+            outcome.wrong.append(f"{found.state}, but its row was never deleted")
         elif found.state in expected.states:
             outcome.rescued += 1
         else:
@@ -229,3 +231,9 @@ class Run:
 
     def counts(self, stack: str, event: str) -> Counter[str]:
         return Counter(line.tag for line in self.journal.of(stack, event))
+
+
+def gone_if_deleted(stack: Stack) -> bool:
+    """A stack is COMPLETE before its trust and its project are deleted, and FAILED if
+    they cannot be; its row goes last."""
+    return stack.deleted or stack.state != "DELETE_COMPLETE"

@@ -113,7 +113,7 @@ def killed_creating_deployment(run: Run) -> None:
 def killed_before_anything_exists(run: Run) -> None:
     """Engine killed inside the create call, before the cloud has made anything."""
     stack = run.create(chain(2, before_secs=6))
-    run.kill(stack, "r0", run.lab.holder(stack, "r0"))
+    run.kill_at(stack, "asked", "r0")
     run.expect(stack, COMPLETE)
 
 
@@ -408,7 +408,7 @@ def killed_waiting_for_a_nested_stack(run: Run) -> None:
     outer = run.lab.holder(stack, "child0")
     if outer.pid == inner.pid:
         run.note("one engine held both")
-    run.kill(stack, "r1", outer)
+    outer.kill()
     run.expect(stack, COMPLETE)
 
 
@@ -457,7 +457,6 @@ def deadline_while_no_engine_lives(run: Run) -> None:
     for master in run.lab.masters:
         master.kill_host()
     time.sleep(15)
-    run.mark(stack, "r0")
     run.lab.ensure_engines()
     found = run.expect(stack, "CREATE_FAILED", makes={"r0": 2})
     expect_reason(run, found, "Timed out")
@@ -490,7 +489,6 @@ def paused_past_its_lease(run: Run) -> None:
     stack = run.create(chain(3, create_secs=6))
     worker = run.at(stack, "poll", "r0")
     worker.stop()
-    run.mark(stack, "r0", {worker.pid})
     time.sleep(24)
     worker.cont()
     run.expect(stack, COMPLETE)
@@ -517,7 +515,7 @@ def paused_and_pinged(run: Run) -> None:
 # --- what a user does meanwhile -------------------------------------------------------
 
 
-@scenario("duplicated", "right")
+@scenario("right")
 def update_while_the_holder_is_dead(run: Run) -> None:
     """A user updates a stack one of whose resources is held by a dead engine."""
     first = chain(2, create_secs=6)
@@ -555,8 +553,8 @@ def killed_between_the_leaves(run: Run) -> None:
     """The engine that casts the first messages of a stack, one a second, is killed
     before the last."""
     stack = run.create(crowd(6, create_secs=3))
-    run.journal.wait(stack, "create", n=3)
-    run.kill_all_workers(stack, "r0")
+    line = run.journal.wait(stack, "create", n=3)
+    run.kill_all_workers(stack, line.tag)
     run.expect(stack, COMPLETE)
 
 
@@ -585,11 +583,11 @@ def killed_before_the_resources(run: Run) -> None:
 def killed_before_it_answered(run: Run) -> None:
     """Engine killed when it has stored the stack and not yet told the user so."""
     name = f"{run.lab.name}-unanswered"
-    with locked(run, "sync_point"):
-        # What an earlier traversal left is deleted first, and the answer waits.
+    with gate(run, "event") as waiting:
         answer = run.lab.begin_create(chain(2), name, timeout_mins=2)
-        until(lambda: run.lab.by_name(name) and blocked(run), 30)
+        until(waiting, 30)
         stack = run.lab.by_name(name)
+        assert stack is not None
         run.kill_all_workers(stack, "r0")
     with contextlib.suppress(RemoteError):
         run.lab.client.answer(answer, 45)
@@ -633,7 +631,6 @@ def messages_lost_with_the_broker(run: Run) -> None:
             break
         asleep.cont()
     until(lambda: not working(run, stack), 30)
-    run.mark(stack, "r0")
     run.lab.cloud.rabbit.kill()
     run.lab.cloud.rabbit.launch()
     run.lab.cloud.rabbit.wait_ready()
@@ -684,9 +681,6 @@ def already_stuck(run: Run) -> None:
     )
     run.kill_at(updated, "update", "r1")
     run.forget_kills()
-    time.sleep(3)
-    for stack, tag in ((held, "r0"), (updated, "r1")):
-        run.mark(stack, tag)
     run.lab.start_engines()
     run.expect(held, COMPLETE)
     run.expect(updated, "UPDATE_COMPLETE")
@@ -767,15 +761,20 @@ def row_state(run: Run, stack: str, name: str) -> str | None:
     return None
 
 
-@contextlib.contextmanager
-def locked(run: Run, table: str) -> Iterator[None]:
-    """Nobody else reads or writes `table`: whoever comes to it waits there."""
-    connection = pymysql.connect(
+def superuser(run: Run) -> pymysql.Connection:
+    return pymysql.connect(
         unix_socket=run.lab.cloud.database._path("sock"),
         user="root",
         database=run.lab.name,
         autocommit=True,
     )
+
+
+@contextlib.contextmanager
+def locked(run: Run, table: str) -> Iterator[None]:
+    """Nobody else reads or writes `table`, nor writes to one that it refers to:
+    whoever comes to it waits there."""
+    connection = superuser(run)
     try:
         with connection.cursor() as cursor:
             cursor.execute(f"LOCK TABLES `{table}` WRITE")
@@ -789,12 +788,7 @@ def locked(run: Run, table: str) -> Iterator[None]:
 def gate(run: Run, table: str) -> Iterator[Callable[[], list[tuple]]]:
     """Whoever inserts into `table` waits, and is cut off when the gate opens: it has
     committed nothing. Gives a function that says who waits."""
-    connection = pymysql.connect(
-        unix_socket=run.lab.cloud.database._path("sock"),
-        user="root",
-        database=run.lab.name,
-        autocommit=True,
-    )
+    connection = superuser(run)
     name = f"gate_{table}"
 
     def waiting() -> list[tuple]:

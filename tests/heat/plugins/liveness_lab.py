@@ -122,12 +122,17 @@ class Plain(resource.Resource):
         return self.resource_id
 
     def handle_create(self):
-        self._sleep("before_secs")
+        self._asked()
         physical = uuid.uuid4().hex
         self._make(physical)
         self._sleep("gap_secs")
         self.resource_id_set(physical)
         return self._handler_data()
+
+    def _asked(self):
+        """The request has gone out, and nothing exists yet."""
+        record("asked", self, None)
+        self._sleep("before_secs")
 
     def _make(self, physical):
         ready_at = time.time() + self.properties["create_secs"]
@@ -257,7 +262,7 @@ class Deployment(Plain):
     chooses itself, is written down before anything exists."""
 
     def handle_create(self):
-        self._sleep("before_secs")
+        self._asked()
         self.resource_id_set(uuid.uuid4().hex)
         self._sleep("gap_secs")
         self._make(self.resource_id)
