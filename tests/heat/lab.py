@@ -148,10 +148,10 @@ class Lab:
                 f"{self.name}-liveness-db-sync",
                 [
                     *self.venv.script("liveness-manage"),
-                    "--config-file",
-                    str(config),
                     "db",
                     "sync",
+                    "--config-file",
+                    str(config),
                 ],
             )
         self.client = Client(

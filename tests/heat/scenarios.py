@@ -478,7 +478,6 @@ def deadline_of_an_update(run: Run) -> None:
 
 @scenario(
     "right",
-    short=True,
     liveness__ttl=12,
     liveness__beat_interval=2,
     liveness__sweep_interval=1,

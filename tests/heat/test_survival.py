@@ -13,7 +13,22 @@ from tests.heat.report import Report
 from tests.heat.run import Run, Stuck
 from tests.heat.scenarios import SCENARIOS, Scenario
 
-CHOSEN = [s for s in SCENARIOS.values() if s.short or not SHORT]
+# In a hurry, of stock Heat only what shows that the lab can tell it from ours.
+HURRIED_STOCK = ("nobody_dies", "killed_creating_server")
+
+
+def chosen(mode: str, scenario: Scenario) -> bool:
+    if not SHORT:
+        return True
+    return scenario.name in HURRIED_STOCK if mode == "stock" else scenario.short
+
+
+CASES = [
+    pytest.param(mode, scenario, id=f"{mode}-{scenario.name}")
+    for mode in MODES
+    for scenario in SCENARIOS.values()
+    if chosen(mode, scenario)
+]
 
 
 def prepare(lab: Lab, scenario: Scenario) -> None:
@@ -24,8 +39,7 @@ def prepare(lab: Lab, scenario: Scenario) -> None:
         lab.ensure_engines(scenario.masters)
 
 
-@pytest.mark.parametrize("scenario", CHOSEN, ids=lambda s: s.name)
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("mode", "scenario"), CASES)
 def test_survives(
     mode: str, scenario: Scenario, lab: Lab, report: Report, stuck: list[Stuck]
 ) -> None:
