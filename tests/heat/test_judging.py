@@ -89,6 +89,7 @@ def test_what_exists_and_no_row_knows_is_left_over(journal):
 
 
 def test_recovery_is_when_somebody_else_is_at_it_again(journal):
+    happened(journal, "poll", "r0", "one", pid=8, at=9.0)  # before it moved
     happened(journal, "poll", "r0", "one", pid=7, at=9.9)
     happened(journal, "poll", "r0", "one", pid=7, at=10.1)  # the killed one's last
     happened(journal, "poll", "r1", "two", pid=8, at=11.0)
