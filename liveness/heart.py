@@ -82,6 +82,7 @@ class Heart:
         """Go on with other settings from the next beat on. A shorter ttl is trusted
         before the beat that announces it, a longer one only after it is committed."""
         self._settings = settings
+        self._trust.shorten(settings.ttl - settings.lease_margin)
 
     def beat(self) -> bool:
         """Send one beat. True: committed. False: unknown or refused, see the trust.

@@ -268,7 +268,8 @@ class Owner:
         return self._write(lambda own: self._deadlines.parked(own, limit))
 
     def unpark(self, kind: str, key: str) -> None:
-        """Give a parked deadline back to the engines: due now, attempts at zero.
+        """Give a parked deadline back to the engines, attempts at zero: to be handled
+        now, or when it was promised if its kind is one that is adopted.
 
         :raises NoSuchDeadline: :raises NotParked: nothing was changed.
         """

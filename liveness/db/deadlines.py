@@ -210,16 +210,17 @@ class Deadlines:
         deadline: Deadline,
         token: int,
         reason: str,
-        attempts: int,
+        attempts: int | None = None,
     ) -> bool:
-        """No owner, to be looked at by anyone at once. False: stale."""
+        """No owner, to be looked at by anyone at once; ``attempts`` from then on, or as
+        counted. False: stale."""
         return self.move(
             connection,
             deadline,
             token,
             state=DeadlineState.ARMED,
             owner_id=None,
-            attempts=attempts,
+            attempts=deadline.attempts if attempts is None else attempts,
             last_error=reason_text(reason) or deadline.last_error,
         )
 

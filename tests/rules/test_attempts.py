@@ -297,7 +297,6 @@ def test_a_release_has_no_owner_and_is_anybodys_at_once(every_fleet):
     assert takes.keys == ["k"]
 
 
-@pytest.mark.xfail(strict=True, reason="a claim that never ran is counted all the same")
 def test_what_never_ran_has_not_failed(fleet):
     """Waiting behind hung handlers, then given back: no attempt was made."""
     gate, kind = Gate(), Recorder(handler_timeout=10)
@@ -318,9 +317,6 @@ def test_what_never_ran_has_not_failed(fleet):
     assert (row.owner_id, row.attempts) == (None, 0)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a suspect is claimed although every thread hangs"
-)
 def test_an_engine_whose_threads_all_hang_claims_no_suspect_either(fleet):
     gate, kind = Gate(), Recorder(handler_timeout=10)
     kind.answer = gate

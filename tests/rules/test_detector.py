@@ -247,9 +247,6 @@ def test_an_own_beat_answered_late_is_no_evidence_for_its_whole_flight(fleet, pa
     assert not fenced(fleet, victim)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the run does not start anew, so it is never without the gap"
-)
 def test_after_a_gap_between_own_beats_the_dead_are_fenced_a_whole_wait_later(
     fleet, pair
 ):
@@ -274,7 +271,6 @@ def test_own_beats_count_from_before_the_run_on(fleet, clock):
     assert not fenced(fleet, victim)
 
 
-@pytest.mark.xfail(strict=True, reason="only the last 4096 beats are kept")
 def test_own_beats_are_known_for_the_longest_lease_there_may_be(fleet, clock):
     observer = fleet(beat_interval=0.05)
     start = clock.monotonic()
@@ -282,7 +278,7 @@ def test_own_beats_are_known_for_the_longest_lease_there_may_be(fleet, clock):
     while clock.monotonic() < start + 300:
         clock.advance(0.05)
         trust.renew(clock.monotonic(), clock.monotonic(), 29)
-    assert trust.steady(start, 1)
+    assert trust.steady_since(1) <= start + 0.1
 
 
 def test_a_reconnect_starts_the_wait_anew(every_fleet):
@@ -474,9 +470,6 @@ def slowest_beat():
     raise AssertionError("none")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="beats further apart than a quarter of ttl are accepted"
-)
 def test_with_the_slowest_beats_allowed_the_dead_are_still_fenced(fleet, clock):
     interval = slowest_beat()
     victim, observer = fleet(beat_interval=interval), fleet(beat_interval=interval)

@@ -116,6 +116,8 @@ def test_an_outage_does_not_stop_what_is_answered_meanwhile(fleet):
         fleet.clock.advance(1)
         engine.turn()
         wait_until(lambda: not engine.unanswered)
+    engine.turn()  # the one after a failed one looks for lost claims before it fires
+    wait_until(lambda: not engine.unanswered)
     engine.turn()
     assert kind.keys == ["k1", "k2"]
     assert fleet.rows() == []
@@ -170,7 +172,7 @@ def test_outcomes_of_all_sorts_are_settled_in_one_turn(fleet):
 
 # --- what handlers may answer by mistake --------------------------------------
 
-WEDGES = [
+NONSENSE = [
     Outcome(),
     Rearm(float("nan")),
     Rearm(float("inf")),
@@ -188,8 +190,6 @@ WEDGES = [
     Reject(ValueError("no")),
     ValueError("a lone surrogate: \udc80"),
 ]
-hole = pytest.mark.xfail(strict=True, reason="it can never be written, nor the others")
-NONSENSE = [pytest.param(nonsense, marks=hole) for nonsense in WEDGES]
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,6 @@ def test_nonsense_is_a_failed_attempt_and_in_nobodys_way(fleet, nonsense):
     assert good.keys == ["k"]
 
 
-@pytest.mark.xfail(strict=True, reason="a lone surrogate is no text, a NUL hardly")
 def test_any_text_may_be_a_reason(every_fleet):
     fleet = every_fleet
     texts = ["a NUL: \0", "a lone surrogate: \udc80"]
@@ -241,7 +240,6 @@ def test_any_text_may_be_a_reason(every_fleet):
     assert all("a NUL" in r.last_error or "a lone" in r.last_error for r in rows)
 
 
-@pytest.mark.xfail(strict=True, reason="the first error ends the settling for ever")
 def test_an_outcome_that_cannot_be_written_is_not_in_the_way_of_others(fleet):
     """Whatever the reason may be: a bug, or a row that the database refuses."""
     engine = answered(

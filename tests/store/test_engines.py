@@ -16,9 +16,9 @@ D = tables.deadline
 E = tables.engine
 
 
-def beat(store: Store, engine_id=ME, acked=1, sent=1, seq=2, ttl=30.0) -> bool:
+def beat(store: Store, engine_id=ME, sent=1, seq=2, ttl=30.0, token=7) -> bool:
     with store.connect() as connection:
-        return store.engines.beat(connection, engine_id, acked, sent, seq, ttl)
+        return store.engines.beat(connection, engine_id, token, sent, seq, ttl)
 
 
 def fence(store: Store, victim, by="by", evidence="silent") -> bool:
@@ -100,18 +100,18 @@ def test_a_row_that_cannot_be_written_says_so(store):
 def test_a_beat_writes_its_number_its_ttl_and_the_databases_time(store):
     store.engine(ME)
     store.clock.advance(2.5)
-    assert beat(store, acked=1, sent=1, seq=2, ttl=12.5)
+    assert beat(store, sent=1, seq=2, ttl=12.5)
     row = store.engine_row(ME)
     assert (row.beat_seq, row.ttl, row.beat_at) == (2, 12.5, store.clock.utc)
     assert row.state == EngineState.LIVE
 
 
 @pytest.mark.parametrize(
-    "in_row, counts", [(4, False), (5, True), (6, True), (7, True), (8, False)]
+    "in_row, counts", [(1, True), (6, True), (7, True), (8, False), (9, False)]
 )
-def test_a_beat_counts_on_any_number_from_the_acked_to_the_sent(store, in_row, counts):
+def test_a_beat_counts_on_any_number_up_to_the_last_sent(store, in_row, counts):
     store.engine(ME, beat_seq=in_row)
-    assert beat(store, acked=5, sent=7, seq=8) is counts
+    assert beat(store, sent=7, seq=8) is counts
     assert store.engine_row(ME).beat_seq == (8 if counts else in_row)
 
 
@@ -119,16 +119,22 @@ def test_a_beat_is_an_absolute_number(store):
     """After a failover that lost a commit the row is behind; the number must not
     be one that somebody has already seen."""
     store.engine(ME, beat_seq=3)
-    assert beat(store, acked=3, sent=9, seq=10)
+    assert beat(store, sent=9, seq=10)
     assert store.engine_row(ME).beat_seq == 10
 
 
 def test_a_beat_that_arrives_late_is_refused_after_a_newer_one(store):
     store.engine(ME)
     # Beat 2 is sent and its answer lost; beat 3 is committed; now 2 arrives.
-    assert beat(store, acked=1, sent=2, seq=3)
-    assert not beat(store, acked=1, sent=1, seq=2)
+    assert beat(store, sent=2, seq=3)
+    assert not beat(store, sent=1, seq=2)
     assert store.engine_row(ME).beat_seq == 3
+
+
+def test_a_beat_of_another_incarnation_with_the_same_id_is_refused(store):
+    store.engine(ME)
+    assert not beat(store, token=8)
+    assert store.engine_row(ME).beat_seq == 1
 
 
 def test_a_late_beat_cannot_undo_a_fence(store):
@@ -384,7 +390,7 @@ def test_not_alive_are_the_fenced_the_stopped_and_the_missing(store):
 
 def lingering(store: Store, limit: int = 100) -> list[str]:
     with store.connect() as connection:
-        return store.engines.owners_not_alive(connection, limit)
+        return sorted(store.engines.owners_not_alive(connection, limit))
 
 
 def test_owners_that_are_fenced_stopped_or_missing_are_found(store):
@@ -395,7 +401,10 @@ def test_owners_that_are_fenced_stopped_or_missing_are_found(store):
     for owner in ("live", "draining", "fenced", "stopped", "missing"):
         store.arm(f"{owner}-1", owner=owner)
         store.arm(f"{owner}-2", owner=owner)
-    assert sorted(lingering(store)) == ["fenced", "missing", "stopped"]
+    assert lingering(store) == ["fenced", "missing", "stopped"]
+    with store.connect() as connection:
+        has_row = store.engines.owners_not_alive(connection, 10)
+    assert has_row == {"fenced": True, "missing": False, "stopped": True}
 
 
 def test_a_dead_owner_of_a_claimed_row_is_found(store):

@@ -44,7 +44,8 @@ def test_of_ones_own_only_armed_rows_are_due(store):
     store.parked("parked")
     store.arm("others", owner="other")
     store.released("released")
-    assert store.find_work().own == [dataclasses.replace(value, expired=True)]
+    due = dataclasses.replace(value, expired=True, due=True)
+    assert store.find_work().own == [due]
 
 
 def test_own_deadlines_come_by_due_time_and_then_by_row(store):
@@ -68,6 +69,7 @@ def test_what_one_holds_is_found_whatever_its_due_time(store):
     store.claimed("others", owner="other")
     assert sorts(store.find_work()) == {"held": ["k"]}
     assert keys(store.find_work(limit=1, fresh_only=True).held) == ["k"]
+    assert store.find_work(held=False).held == []
 
 
 # --- orphans ----------------------------------------------------------------
@@ -137,15 +139,17 @@ def test_a_claimed_row_is_not_due_for_others_while_its_owner_lives(store):
     assert sorts(store.find_work()) == {}
 
 
-def test_whoever_owns_it_what_is_overdue_is_overdue(store):
+def test_whoever_else_owns_it_what_is_overdue_is_overdue(store):
+    """What is one's own, or nobody's, is found as such."""
     store.arm("own", due=-7.0)
     store.arm("others", owner="other", due=-8.0)
     store.arm("gone", owner="gone", due=-9.0)
     store.released("released", due=-10.0)
     store.parked("parked", due=-11.0)
     found = store.find_work()
-    assert keys(found.overdue) == ["released", "gone", "others", "own"]
-    assert keys(store.find_work(limit=2).overdue) == ["released", "gone"]
+    assert keys(found.overdue) == ["gone", "others"]
+    assert keys(found.own) == ["own"] and keys(found.orphans) == ["released"]
+    assert keys(store.find_work(["gone"]).orphans) == ["released", "gone"]
 
 
 def test_what_others_own_is_left_alone_while_the_clock_is_in_doubt(store):
@@ -172,10 +176,9 @@ def arm_each(store: Store, due: float, kind: str = "timer") -> list[Deadline]:
 def test_an_unknown_kind_is_left_to_others_for_a_while(store, due, seen):
     arm_each(store, due, "unknown")
     found = store.find_work(["dead"], unknown_grace=60.0)
-    each = ["unknown-dead", "unknown-other", "unknown-released"]
-    assert sorted({*keys(found.orphans), *keys(found.overdue)}) == (
-        each if seen else []
-    )
+    each = ["unknown-dead", "unknown-released"]
+    assert sorted(keys(found.orphans)) == (each if seen else [])
+    assert found.overdue == []  # its owner lives, and may know the kind
 
 
 def test_a_known_kind_is_found_at_once_among_unknown_ones(store):
@@ -183,14 +186,26 @@ def test_a_known_kind_is_found_at_once_among_unknown_ones(store):
         arm_each(store, -7.0, kind)
     found = store.find_work(["dead"], kinds=("one", "three"))
     assert {value.kind for value in found.orphans + found.overdue} == {"one", "three"}
-    assert len(found.orphans) == 4 and len(found.overdue) == 6
+    assert sorted(keys(found.orphans)) == [
+        "one-dead",
+        "one-released",
+        "three-dead",
+        "three-released",
+    ]
+    assert sorted(keys(found.overdue)) == [
+        "one-dead",
+        "one-other",
+        "three-dead",
+        "three-other",
+    ]
 
 
 def test_an_engine_without_handlers_finds_only_what_nobody_took(store):
     arm_each(store, -7.0)
     arm_each(store, -61.0, "old")
     found = store.find_work(["dead"], kinds=())
-    assert {value.kind for value in found.orphans + found.overdue} == {"old"}
+    assert sorted(keys(found.orphans)) == ["old-dead", "old-released"]
+    assert found.overdue == []
 
 
 def test_fresh_only_leaves_what_was_claimed_before(store):
@@ -206,9 +221,20 @@ def test_fresh_only_leaves_what_was_claimed_before(store):
     assert len(seen) == 8
 
 
-def test_a_released_row_that_is_overdue_is_found_as_both(store):
+def test_a_released_row_that_is_overdue_is_found_once(store):
     store.released(due=-9.0)
-    assert sorts(store.find_work()) == {"orphans": ["k"], "overdue": ["k"]}
+    assert sorts(store.find_work()) == {"orphans": ["k"]}
+
+
+def test_a_page_of_ones_own_overdue_rows_hides_others_for_a_while_only(store):
+    """They are claimed in the same turn; the next page has the others."""
+    store.arm("own", due=-9.0)
+    store.arm("others", owner="other", due=-8.0)
+    found = store.find_work(limit=1)
+    assert sorts(found) == {"own": ["own"]}
+    with store.connect() as connection:
+        assert store.claims.claim_own(connection, ME, found.own)
+    assert sorts(store.find_work(limit=1)) == {"held": ["own"], "overdue": ["others"]}
 
 
 # --- what is said about them ------------------------------------------------
@@ -225,10 +251,29 @@ def test_a_row_has_expired_when_its_promise_has_passed(store, ahead, expired):
 
 
 def test_what_is_found_is_the_row_as_it_is(store):
-    store.arm("k", payload='{"a": 1}', due=-9.0, max_attempts=2)
+    for owner in (ME, "other"):
+        store.arm(owner, owner=owner, payload='{"a": 1}', due=-9.0, max_attempts=2)
     found = store.find_work()
-    assert found.own == [dataclasses.replace(store.row(), expired=True)]
-    assert found.overdue == found.own
+    facts = {"expired": True, "due": True}
+    assert found.own == [dataclasses.replace(store.row(ME), **facts)]
+    assert found.overdue == [dataclasses.replace(store.row("other"), **facts)]
+
+
+@pytest.mark.parametrize("due, expires", [(0.0, 0.0), (0.0, 9.0), (2.0, 9.0)])
+def test_what_is_found_says_why_a_handler_would_be_called(store, due, expires):
+    """Due, but not to the promise: that is the retry of an orphan."""
+    for value in (store.arm("own"), store.released("free"), store.claimed("held")):
+        now = store.clock.utc
+        store.set_row(
+            value,
+            due_at=now + timedelta(seconds=due),
+            expires_at=now + timedelta(seconds=expires),
+        )
+    found = store.find_work()
+    for (value,) in (found.own, found.orphans, found.held):
+        assert value.due is (due == 0)
+        assert value.expired is (expires == 0)
+        assert value.orphaned is (expires > 0 or value.key == "free")
 
 
 def test_a_payload_that_cannot_be_read_hides_no_row(store):

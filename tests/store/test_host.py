@@ -109,7 +109,6 @@ def test_a_session_of_the_orm_can_be_the_connection(store, driven):
     assert store.keys() == ["two"]
 
 
-@pytest.mark.xfail(strict=True, reason="each thousand has a savepoint of its own")
 def test_many_arms_in_a_callers_transaction_are_all_or_none(store, driven):
     store.arm("k1500", owner="other")
     arms = [Arm("timer", f"k{n}", due_in=60) for n in range(1501)]

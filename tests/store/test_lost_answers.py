@@ -270,7 +270,6 @@ def test_a_fence_whose_answer_was_lost_is_seen_by_the_next_reading(store, proxy,
         assert not far.engines.fence(connection, victim, ME, "silent")
 
 
-@pytest.mark.xfail(strict=True, reason="asks again on the connection that was lost")
 def test_an_engine_registers_although_the_answer_was_lost(store, proxy, far):
     """As the engine does it: with a new connection for each try."""
     value = engine_value(ME)
@@ -284,7 +283,6 @@ def test_an_engine_registers_although_the_answer_was_lost(store, proxy, far):
     assert store.engine_row(ME).token == value.token
 
 
-@pytest.mark.xfail(strict=True, reason="asks again on the connection that was lost")
 def test_an_engine_starts_although_the_answer_was_lost(store, proxy):
     with lost_and_sent_again(proxy, b"INSERT"):
         engine = Driven(through(store, proxy), store.clock, engine_id=ME)

@@ -155,7 +155,6 @@ def test_a_disarm_that_waits_for_a_claim_is_told_that_it_is_stale(
     assert store.row("k0") == taken
 
 
-@pytest.mark.xfail(strict=True, reason="claim_own waits for the lock, then fails")
 def test_firing_own_deadlines_passes_by_one_that_is_being_disarmed(store):
     """A host transaction that stays open must not stop the engine's other timers."""
     values = store.arm_many(*(store.new(f"k{n}") for n in range(3)))
@@ -167,13 +166,12 @@ def test_firing_own_deadlines_passes_by_one_that_is_being_disarmed(store):
         host.commit()
 
 
-@pytest.mark.xfail(strict=True, reason="park_found waits for the lock, then fails")
 def test_parking_passes_by_a_row_that_is_being_disarmed(store):
     (value,) = orphans(store, 1)
     with store.host() as host:
         assert store.deadlines.complete(host, [value]) == set()
         with store.connect() as connection:
-            assert not store.claims.park_found(connection, ME, value, "why", 6.0)
+            assert not store.claims.park(connection, value, "why")
         host.rollback()
 
 
@@ -219,7 +217,7 @@ def test_of_a_beat_and_a_fence_in_flight_the_first_wins(store, patient, server, 
 
     def beat():
         with patient.connect() as connection:
-            return patient.engines.beat(connection, "victim", 1, 1, 2, 30.0)
+            return patient.engines.beat(connection, "victim", 7, 1, 2, 30.0)
 
     def fence():
         with patient.connect() as connection:
@@ -297,7 +295,7 @@ def passes(store: Store) -> dict:
     victim = store.engine_row("victim")
     mine = store.row("k7")
     return {
-        "beat": lambda c: engines.beat(c, ME, 1, 1, 2, 30.0),
+        "beat": lambda c: engines.beat(c, ME, 7, 1, 2, 30.0),
         "observe": lambda c: engines.observe(c, ME, 100),
         "fence": lambda c: engines.fence(c, victim, ME, "silent"),
         "not_alive": lambda c: engines.not_alive(c, ["owner", "gone"]) == {"gone"},
@@ -309,7 +307,7 @@ def passes(store: Store) -> dict:
         "claim": lambda c: claims.claim_orphans(c, ME, [store.row("k0")]),
         "claim_overdue": lambda c: claims.claim_overdue(c, ME, [store.row("k1")], 6.0),
         "adopt": lambda c: claims.adopt_orphans(c, ME, [store.row("k2")]),
-        "park": lambda c: claims.park_found(c, ME, store.row("k6"), "why", 6.0),
+        "park": lambda c: claims.park(c, store.row("k6"), "why"),
         "complete": lambda c: deadlines.complete(c, [mine]) == set(),
         "hand_back": lambda c: deadlines.hand_back(c, ME, 100) > 0,
         "arm": lambda c: deadlines.arm(c, store.new("new")),
@@ -514,7 +512,7 @@ def test_a_connection_that_does_nothing_outside_a_transaction_is_kept(store):
     short = Store(store.url, store.clock, timeout=1.0)
     try:
         with short.connect() as connection, short.connect() as hung:
-            assert short.engines.beat(connection, ME, 1, 1, 2, 30.0)
+            assert short.engines.beat(connection, ME, 7, 1, 2, 30.0)
             hung.exec_driver_sql("BEGIN")
             hung.execute(sa.update(E).values(pid=2))
 
@@ -526,7 +524,7 @@ def test_a_connection_that_does_nothing_outside_a_transaction_is_kept(store):
                     return rows.all()
 
             wait_until(ended, 30)  # so the other one has been idle for as long
-            assert short.engines.beat(connection, ME, 2, 2, 3, 30.0)
+            assert short.engines.beat(connection, ME, 7, 2, 3, 30.0)
             hung.invalidate()
     finally:
         short.close()
@@ -558,10 +556,10 @@ def test_on_sqlite_a_beat_behind_a_hosts_write_fails_and_then_succeeds(sqlite_st
         store.deadlines.arm(host, store.new("new"))
         with short.connect() as connection:
             with pytest.raises(Exception) as caught:
-                short.engines.beat(connection, ME, 1, 1, 2, 30.0)
+                short.engines.beat(connection, ME, 7, 1, 2, 30.0)
             assert is_passing(caught.value)
             host.commit()
-            assert short.engines.beat(connection, ME, 1, 2, 3, 30.0)
+            assert short.engines.beat(connection, ME, 7, 2, 3, 30.0)
     short.close()
 
 
