@@ -145,6 +145,8 @@ class Plain(resource.Resource):
         thing = look(self.resource_id)
         if thing is None:
             raise exception.Error(f"{self.resource_id} is gone")
+        if thing["status"] == "ERROR":
+            raise exception.ResourceInError(resource_status="ERROR")
         if thing["ready_at"] > time.time():
             return False
         self._may_fail("create")
