@@ -110,6 +110,16 @@ def killed_creating_deployment(run: Run) -> None:
 
 
 @scenario("stuck")
+def killed_before_the_deployment_exists(run: Run) -> None:
+    """Engine killed after an id was written down that nothing has yet."""
+    stack = run.create(chain(2, "Deployment", gap_secs=6))
+    run.journal.wait(stack, "asked", "r0")
+    until(lambda: any(row.physical for row in run.lab.rows(stack)), 30)
+    run.kill(stack, "r0", run.lab.holder(stack, "r0"))
+    run.expect(stack, COMPLETE)
+
+
+@scenario("stuck")
 def killed_before_anything_exists(run: Run) -> None:
     """Engine killed inside the create call, before the cloud has made anything."""
     stack = run.create(chain(2, before_secs=6))
