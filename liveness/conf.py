@@ -335,11 +335,6 @@ class Settings:
                 f"lease_margin ({self.lease_margin:g} s) must be under a third of"
                 f" ttl ({ttl:g} s / 3 = {ttl / 3:g} s)"
             )
-        if self.beat_interval + self.lease_margin >= ttl * 2 / 3:
-            yield (
-                f"beat_interval + lease_margin ({self.beat_interval:g} s +"
-                f" {self.lease_margin:g} s) must be under two thirds of ttl ({ttl:g} s)"
-            )
         if self.database_timeout >= ttl / 3:
             yield (
                 f"database_timeout ({self.database_timeout:g} s) must be under a third"

@@ -197,7 +197,7 @@ class Loop:
         wake = self._runner.next_late
         if not self.draining:
             wake = min(wake, self._next_wake(now))
-        return min(max(wake - now, 0.0), self.settings.sweep_interval)
+        return min(max(wake - now, 0.0), self.settings.sweep_interval * 2)
 
     def _next_wake(self, now: float) -> float:
         if not self._trust.good or self._admission.room == 0:

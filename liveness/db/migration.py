@@ -313,12 +313,14 @@ def _unlike_ours(connection: sa.Connection) -> Iterator[str]:
     keeps its microseconds."""
     if connection.dialect.name != "mysql":
         return
-    inspector = sa.inspect(connection)
-    for table in tables.metadata.sorted_tables:
-        for column in inspector.get_columns(table.name):
-            name = f"column {table.name}.{column['name']}"
-            collation = getattr(column["type"], "collation", None)
-            if collation not in (None, "utf8mb4_bin"):
-                yield f"{name}: collation is {collation}, not utf8mb4_bin"
-            if getattr(column["type"], "fsp", 6) != 6:
-                yield f"{name}: keeps no microseconds"
+    columns = sa.text(
+        "SELECT table_name, column_name, collation_name, datetime_precision"
+        " FROM information_schema.columns WHERE table_schema = DATABASE()"
+        " AND table_name IN :ours ORDER BY table_name, ordinal_position"
+    ).bindparams(sa.bindparam("ours", expanding=True))
+    ours = {"ours": sorted(tables.metadata.tables)}
+    for table, column, collation, precision in connection.execute(columns, ours):
+        if collation not in (None, "utf8mb4_bin"):
+            yield f"column {table}.{column}: collation is {collation}, not utf8mb4_bin"
+        if precision not in (None, 6):
+            yield f"column {table}.{column}: keeps no microseconds"

@@ -335,3 +335,88 @@ def test_an_engine_whose_threads_all_hang_claims_no_suspect_either(fleet):
     row = fleet.row("suspect")
     gate.open.set()
     assert (row.attempts, row.owner_id) == (1, engine.id)
+
+
+def test_the_last_attempt_is_made_alone(fleet):
+    """Else it would be parked for having been there when another killed the engine."""
+    gate, kind = Gate(), Recorder(max_attempts=2, handler_timeout=HOUR)
+    kind.answer = lambda deadline: gate(deadline) if deadline.key == "first" else None
+    engine = fleet(kind)
+    engine.turn()
+    for key, due in (("first", 1), ("last", 2), ("after", 3)):
+        engine.live.arm("timer", key, due_in=due)
+    tried(fleet, 1, "last")
+    fleet.live(2, engine)
+    assert gate.entered.wait(10)
+    fleet.live(4, engine)
+    assert "last" not in kind.keys
+    gate.open.set()
+    wait_until(lambda: not engine.unanswered)
+    for _ in range(6):
+        engine.turn()
+        running = [row for row in fleet.rows() if row.state == "claimed"]
+        if any(row.key == "last" for row in running):
+            assert len(running) == 1
+        wait_until(lambda: not engine.unanswered)
+    engine.settle()
+    assert fleet.rows() == []
+    assert sorted(kind.keys) == ["after", "first", "last"]
+
+
+@pytest.mark.xfail(strict=True, reason="nothing is claimed until it can be alone")
+@pytest.mark.parametrize("whose", ["own", "overdue"])
+def test_one_at_its_last_attempt_stops_no_other_behind_a_slow_handler(fleet, whose):
+    """It waits to be alone; with a handler that runs for an hour, the rest must not."""
+    gate = Gate()
+    slow = Recorder("slow", handler_timeout=HOUR)
+    slow.answer = gate
+    kind = Recorder(max_attempts=2)
+    engine, busy = fleet(slow, kind), fleet(slow, kind)
+    engine.turn()
+    engine.live.arm("slow", "k", due_in=1)
+    (engine if whose == "own" else busy).live.arm("timer", "last", due_in=1)
+    tried(fleet, 1, "last")
+    fleet.live(12, engine)
+    assert gate.entered.wait(10)
+    engine.live.arm("timer", "fresh", due_in=1)
+    for _ in range(30):
+        fleet.live(2, engine)
+        busy.beat()
+    fired = list(kind.keys)
+    gate.open.set()
+    assert "fresh" in fired
+
+
+def test_a_deadline_with_one_attempt_only_gets_it(every_fleet):
+    fleet, kind = every_fleet, Recorder(max_attempts=1)
+    engine = fleet(kind)
+    engine.turn()
+    for number in range(3):
+        engine.live.arm("timer", f"k{number}", due_in=1)
+    for _ in range(6):
+        fleet.clock.advance(1)
+        engine.beat()
+        engine.turn()
+        wait_until(lambda: not engine.unanswered)
+    engine.settle()
+    assert sorted(kind.keys) == ["k0", "k1", "k2"]
+    assert fleet.rows() == []
+
+
+def test_who_waited_to_be_alone_and_is_gone_holds_nobody_up(fleet):
+    gate, kind = Gate(), Recorder(max_attempts=2, handler_timeout=HOUR)
+    kind.answer = lambda deadline: gate(deadline) if deadline.key == "first" else None
+    engine = fleet(kind)
+    engine.turn()
+    for key, due in (("first", 1), ("last", 2)):
+        engine.live.arm("timer", key, due_in=due)
+    tried(fleet, 1, "last")
+    fleet.live(4, engine)
+    assert gate.entered.wait(10)
+    fleet.execute(sa.delete(D).where(D.c.key == "last"))
+    engine.live.arm("timer", "next", due_in=1)
+    gate.open.set()
+    for _ in range(4):
+        fleet.live(2, engine)
+        engine.settle()
+    assert sorted(kind.keys) == ["first", "next"]

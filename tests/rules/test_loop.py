@@ -39,7 +39,7 @@ def test_at_rest_it_sleeps_for_the_sweep_interval_give_or_take_a_tenth(fleet):
         delays.append(engine.turn())
         fleet.clock.advance(3)
         engine.beat()
-    assert all(1.8 <= delay <= 2.0 for delay in delays)
+    assert all(1.8 <= delay <= 2.2 for delay in delays)
     assert len(set(delays)) > 5
     next_sweeps = []
     for _ in range(50):
@@ -144,9 +144,13 @@ def test_the_death_of_a_neighbour_wakes_it(running, quick_url):
             mine = connection.execute(sa.select(E)).one()._asdict()
             other = {"id": "child", "pid": child.pid, "process_start": start}
             connection.execute(sa.insert(E).values({**mine, **other}))
-        live._running.loop.sweep_soon()
-        live._running._bell.ring()
-        wait_until(lambda: "child" in live._running._bell._watched)
+
+        def watched():  # asked again: the turn under way may have looked before
+            live._running.loop.sweep_soon()
+            live._running._bell.ring()
+            return "child" in live._running._bell._watched
+
+        wait_until(watched)
         child.kill()
 
         def fenced():

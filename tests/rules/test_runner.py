@@ -339,8 +339,6 @@ class OwnReject(Reject):
         self.facts = {}
 
 
-
-
 @pytest.mark.parametrize(
     "error",
     [
