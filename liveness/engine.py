@@ -305,6 +305,7 @@ class Running:
         self.owner = Owner(
             engine_id,
             self._pool,
+            str(self.database),
             settings,
             self.trust,
             self.deadlines,

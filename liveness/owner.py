@@ -98,6 +98,7 @@ class Owner:
         self,
         me: str,
         pool: sa.Engine,
+        url: str,
         settings: Settings,
         trust: Trust,
         deadlines: Deadlines,
@@ -116,6 +117,7 @@ class Owner:
         self.guards: set[Guard] = set()
         self._me = me
         self._pool = pool
+        self._url = url
         self._deadlines = deadlines
         self._claims = claims
         self._handlers = handlers
@@ -142,6 +144,8 @@ class Owner:
         :raises AlreadyArmed: the key lives already. :raises UnknownKind: no handler.
         :raises InvalidDeadline: a value that cannot be kept; the message says which.
         :raises NotTrusted: this engine may not act now.
+        :raises DatabaseError: it may or may not be armed. (With ``connection``, that
+            connection's own errors are raised.)
         """
         new = self._new(Arm(kind, key, due_in, due_at, payload, max_attempts))
         if connection is not None:
@@ -324,14 +328,12 @@ class Owner:
             )
         try:
             guard.finish()
-        except Exception as error:
-            if not is_database_error(error):
-                raise
+        except exceptions.DatabaseError as error:
             LOG.warning(
-                "%s is done, but could not be disarmed: %s. It will be, when the"
-                " database is back.",
+                "%s is done, but could not be disarmed; it will be, when the database"
+                " is back. %s",
                 deadline,
-                one_line(error),
+                error,
             )
             self._settle_later(deadline, Done())
 
@@ -412,7 +414,16 @@ class Owner:
             with self._pool.connect() as own:
                 return statement(own)
 
-        return retrying(once)
+        try:
+            return retrying(once)
+        except exceptions.LivenessError:
+            raise
+        except Exception as error:
+            if not is_database_error(error):
+                raise
+            raise exceptions.DatabaseError(
+                url=self._url, reason=one_line(error)
+            ) from error
 
     def _arm_batches(
         self, own: sa.Connection, news: Sequence[NewDeadline]
