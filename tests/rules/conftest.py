@@ -3,7 +3,9 @@ clock; made by ``fleet(...)``, gone after the test."""
 
 from __future__ import annotations
 
+import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -99,11 +101,15 @@ def _template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def quick_url(_template: Path, tmp_path: Path) -> str:
-    """An SQLite database with the tables and no rows, without walking migrations."""
-    path = tmp_path / "liveness.db"
-    shutil.copy(_template, path)
-    return f"sqlite:///{path}"
+def quick_url(_template: Path) -> Iterator[str]:
+    """An SQLite database with the tables and no rows, without walking migrations; in
+    memory where there is such a place, for nothing here depends on a disk."""
+    memory = "/dev/shm"
+    where = memory if os.access(memory, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="liveness-", dir=where) as folder:
+        path = Path(folder, "liveness.db")
+        shutil.copy(_template, path)
+        yield f"sqlite:///{path}"
 
 
 @pytest.fixture

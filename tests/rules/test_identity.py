@@ -1,5 +1,6 @@
 """Proof that a process is gone; being unable to look proves nothing."""
 
+import contextlib
 import dataclasses
 import os
 import platform
@@ -176,14 +177,14 @@ def test_a_process_whose_first_thread_ended_lives(tmp_path):
 
 def test_a_pidfd_is_of_the_process_that_was_meant(child):
     engine = engine_of(child.pid)
-    before = len(os.listdir("/proc/self/fd"))
+    before = _pidfds()
     with identity.watch(engine) as fd:
         assert not identity.has_exited(fd)
         zombie_of(child)
         assert identity.has_exited(fd)
     other = dataclasses.replace(engine, process_start=engine.process_start - 1)
     assert identity.open_pidfd(other) is None
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert _pidfds() == before
 
 
 def test_a_name_that_looks_like_a_status_misleads_nobody(tmp_path):
@@ -205,3 +206,11 @@ def test_a_name_that_looks_like_a_status_misleads_nobody(tmp_path):
 def _state(pid):
     with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
         return file.read().rpartition(")")[2].split()[0]
+
+
+def _pidfds():
+    links = []
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            links.append(os.readlink(f"/proc/self/fd/{fd}"))
+    return sum("pidfd" in link for link in links)

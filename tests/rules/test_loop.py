@@ -103,8 +103,7 @@ def running(quick_url):
             live.add_handler(handler)
         live.start()
         made.append(live)
-        swept = live._running.loop._sweep.skew
-        wait_until(lambda: swept._offset is not None)
+        wait_until(lambda: live._running.loop.turns > 0)
         return live
 
     yield start
@@ -289,8 +288,8 @@ def test_what_a_failed_turn_left_on_its_connection_is_not_built_upon(every_fleet
 # --- it does not spin ---------------------------------------------------------
 
 
-def test_at_rest_it_turns_once_in_an_interval(fleet):
-    assert turns(fleet, fleet(), 100) <= 60
+def test_at_rest_it_turns_at_most_twice_in_an_interval(fleet):
+    assert turns(fleet, fleet(), 100) <= 112
 
 
 def test_with_nothing_to_spare_it_does_not_spin(fleet):
