@@ -517,6 +517,17 @@ def test_disarmed_and_handled_is_settled_twice(disarmed_at):
     assert wrongs(notes, ended={"A": 1004.5}) == ["double_held"]
 
 
+def test_who_left_a_guard_may_be_overtaken_once_fenced_and_not_before():
+    notes = [
+        *armed(ACTION),
+        note("disarming", 1003.9, kind=ACTION, epoch=1),
+        *run(1005.0, "B", 2, ACTION),
+        note("left", 1006.0, kind=ACTION, epoch=1),
+    ]
+    assert wrongs(notes, ended={"A": 1004.5}) == []
+    assert wrongs(notes) == ["early", "double_held"]
+
+
 def test_disarmed_twice_is_settled_twice():
     notes = [*armed(), note("disarmed", 1003.0), note("disarmed", 1004.0, "B")]
     assert "double_held" in wrongs(notes)

@@ -14,8 +14,10 @@ started its handler. (a) A handler was started while an earlier holder stood: wh
 had started it and not failed, and before the promise every other holder, unless fenced
 or stopped by then. (b) An effect was allowed to a holder after another one had started
 a newer epoch. (c) Two settled: disarmed and handled, disarmed twice, or run again by
-one who had handled it. An effect is dated to the moment when leave was asked for it:
-what a process does that is frozen between leave and act, no lease can prevent.
+one who had handled it. (Who has ``left`` a guard has not settled yet: that may have to
+wait for the database, and somebody else may be quicker.) An effect is dated to the
+moment when leave was asked for it: what a process does that is frozen between leave
+and act, no lease can prevent.
 
 *moved*: somebody's promise was not the one that was armed.
 

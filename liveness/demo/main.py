@@ -65,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _say(str(error), 2)
     except sa.exc.SQLAlchemyError as error:
         return _say(f"the database cannot be used: {one_line(error)}", 2)
+    except OSError as error:  # no room for the journals, no process to be had
+        return _say(str(error), 2)
 
 
 def _say(line: str, code: int) -> int:

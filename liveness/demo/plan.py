@@ -19,6 +19,8 @@ PREFIX = "liveness-demo-"
 
 # Seconds after the first stack is created.
 CREATING = 11.0
+MOST_A_SECOND = 100
+"""Deadlines; with more of them, it takes longer to create the stacks."""
 KILL = 3.5
 FREEZE = 5.0
 
@@ -84,11 +86,16 @@ class Plan:
         """How the engine ids and the keys of this run begin."""
         return f"{PREFIX}{self.run}-"
 
+    @property
+    def creating(self) -> float:
+        """Seconds in which stacks are created."""
+        return max(CREATING, self.deadlines / MOST_A_SECOND)
+
     def stacks(self) -> list[Stack]:
         """Every stack, by start; with their actions, as many as ``deadlines``."""
         dice = random.Random(self.seed)
         sizes = self._sizes(dice)
-        starts = sorted(dice.uniform(0, CREATING) for _ in sizes)
+        starts = sorted(dice.uniform(0, self.creating) for _ in sizes)
         return [
             self._stack(dice, number, start, size)
             for number, (start, size) in enumerate(zip(starts, sizes, strict=True), 1)

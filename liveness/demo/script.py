@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from liveness.demo import journal
 from liveness.demo.database import EngineRow
-from liveness.demo.plan import CREATING, FREEZE, KILL, OPTIONS
+from liveness.demo.plan import FREEZE, KILL, OPTIONS
 from liveness.demo.stage import Failed, Stage
 
 START_LIMIT = 60.0
@@ -48,7 +48,7 @@ def _kill(stage: Stage) -> Iterator[str]:
     while (left := KILL - stage.clock) > 0:
         yield f"in {left:.1f} s engine {slot} is killed"
     while (engine := stage.engine_in(slot)) is None or not stage.owned_by(engine.id):
-        if stage.clock > CREATING:
+        if stage.clock > stage.plan.creating:
             return
         yield f"engine {slot} is killed as soon as it has something to lose"
     stage.kill(engine)
@@ -64,7 +64,7 @@ def _freeze(stage: Stage) -> Iterator[str]:
         # Somebody must be there to notice: with two engines, the killed one's next.
         if ready and engine and len(stage.living) > 1 and stage.freeze(engine):
             return
-        if stage.clock > CREATING:
+        if stage.clock > stage.plan.creating:
             return
         yield f"engine {slot} is frozen as soon as it has something to lose"
 
@@ -104,8 +104,8 @@ def _finish(stage: Stage) -> Iterator[str]:
             stage.tell(f"still not done after {LIMIT:g} s", "bold red")
             return
         waiting = len(stage.snapshot.deadlines)
-        if stage.clock < CREATING:
-            yield f"stacks are created for another {CREATING - stage.clock:.1f} s"
+        if (left := stage.plan.creating - stage.clock) > 0:
+            yield f"stacks are created for another {left:.1f} s"
         elif waiting:
             yield f"{waiting} deadlines are still to be disarmed or handled"
         else:
@@ -115,7 +115,7 @@ def _finish(stage: Stage) -> Iterator[str]:
 
 def _all_done(stage: Stage) -> bool:
     """No deadline is left, and the engine in each slot has finished its stacks."""
-    if stage.clock < CREATING or stage.snapshot.deadlines:
+    if stage.clock < stage.plan.creating or stage.snapshot.deadlines:
         return False
     notes = journal.read(stage.directory, "engine-*.jsonl")
     stage.seen |= {(n["kind"], n["key"]) for n in notes if n["event"] == "armed"}

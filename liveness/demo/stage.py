@@ -13,10 +13,20 @@ from pathlib import Path
 from liveness.demo import journal
 from liveness.demo.database import DeadlineRow, EngineRow, Observer, Snapshot
 from liveness.demo.fleet import Fleet
-from liveness.demo.plan import TIMER, Plan
+from liveness.demo.plan import ACTION, TIMER, Plan
 
 LETTERS = "_bcdefgh"
 """Of the incarnations after the first; two are expected."""
+
+
+TAKEN = {
+    TIMER: ("stack timer", "stack timers, due times kept"),
+    ACTION: ("resource action", "resource actions, to be run again"),
+}
+"""What one taken over is called, and several."""
+
+TOGETHER = 3.0
+"""Seconds in which takeovers of one sort are told together."""
 
 
 class Failed(Exception):
@@ -62,6 +72,8 @@ class Stage:
         self._observer = observer
         self._owners: dict[tuple[str, str], str] = {}
         self._states: dict[str, str] = {}
+        self._untold: dict[tuple[str, str, str], list[float]] = {}
+        self._told: dict[tuple[str, str, str], float] = {}
         self._journal = journal.Journal(directory / "stage.jsonl")
 
     # --- time and names ---------------------------------------------------------
@@ -165,16 +177,19 @@ class Stage:
         self.snapshot = self._observer.snapshot()
         for engine in sorted(self.snapshot.engines, key=lambda e: e.started):
             self._look_at_engine(engine)
-        taken: dict[tuple[str, str, str], list[float]] = {}
         for row in self.snapshot.deadlines:
-            self._look_at_owner(row, taken)
-        for (by, victim, kind), times in sorted(taken.items()):
-            some = len(times) > 1
-            what = "stack timers, due times kept" if some else "stack timer"
-            if kind != TIMER:
-                what = (
-                    "resource actions, to be run again" if some else "resource action"
-                )
+            self._look_at_owner(row)
+        self._tell_takeovers()
+
+    def _tell_takeovers(self) -> None:
+        """The first ones at once, those that follow them bit by bit together."""
+        for which, times in sorted(self._untold.items()):
+            if self.snapshot.at < self._told.get(which, 0.0) + TOGETHER:
+                continue
+            del self._untold[which]
+            self._told[which] = self.snapshot.at
+            by, victim, kind = which
+            what = TAKEN[kind][len(times) > 1]
             text = f"{by} takes over {len(times)} {what}, from {victim}"
             self.tell(text, "green", min(times))
 
@@ -200,9 +215,7 @@ class Stage:
     def _slot(self, engine: EngineRow) -> str:
         return f"{self.plan.prefix}{engine.slot}-"
 
-    def _look_at_owner(
-        self, row: DeadlineRow, taken: dict[tuple[str, str, str], list[float]]
-    ) -> None:
+    def _look_at_owner(self, row: DeadlineRow) -> None:
         name = (row.kind, row.key)
         self.seen.add(name)
         before = self._owners.get(name)
@@ -216,4 +229,4 @@ class Stage:
             self.taken[row.owner] += 1
             names = self.names
             which = (names.get(row.owner, "?"), names.get(before, "?"), row.kind)
-            taken.setdefault(which, []).append(row.updated)
+            self._untold.setdefault(which, []).append(row.updated)

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from liveness import Liveness
 from liveness.demo import journal, plan
-from liveness.demo.workload import ResourceAction, StackTimer, Workload
+from liveness.demo.kinds import ResourceAction, StackTimer
+from liveness.demo.workload import Workload
 from liveness.service import LivenessService
 
 FENCED = 75  # EX_TEMPFAIL: the launcher starts a new incarnation
@@ -22,11 +23,11 @@ WIND_UP = 1.0
 
 
 class DemoService(LivenessService):
-    """An engine with a workload. Everything is made in :meth:`start`, so that it
-    belongs to the process which the launcher forked for it."""
+    """An engine with a workload. Both are made in :meth:`start`, so that they belong
+    to the process which the launcher forked for them."""
 
     def __init__(self, live: Liveness, directory: Path, slot: int) -> None:
-        super().__init__(live)
+        super().__init__(live, self._incarnation)
         self._directory = directory
         self._slot = slot
         self._plan = plan.Plan.load(directory / "plan.json")
@@ -37,13 +38,8 @@ class DemoService(LivenessService):
 
     def start(self) -> None:
         """Start a new incarnation, and go on with the stacks of this slot."""
-        engine_id = f"{self._plan.prefix}{self._slot}-{secrets.token_hex(2)}"
-        path = self._directory / f"engine-{self._slot}-{os.getpid()}.jsonl"
-        notes = journal.Journal(path, engine=engine_id)
-        notes.note("engine", slot=self._slot, pid=os.getpid())
-        self._workload = Workload(self._live, notes)
-        self._live.start(engine_id)
-        threading.Thread(target=self._begin, args=[self._workload], daemon=True).start()
+        super().start()
+        threading.Thread(target=self._begin, daemon=True).start()
 
     def stop(self, graceful: bool = True) -> None:
         """Drain; from here on the engine's deadlines are handed back."""
@@ -51,7 +47,16 @@ class DemoService(LivenessService):
             self._workload.note("stopping")
         super().stop(graceful)
 
-    def _begin(self, workload: Workload) -> None:
+    def _incarnation(self) -> str:
+        """A new engine id, and a workload whose notes bear it."""
+        engine_id = f"{self._plan.prefix}{self._slot}-{secrets.token_hex(2)}"
+        path = self._directory / f"engine-{self._slot}-{os.getpid()}.jsonl"
+        notes = journal.Journal(path, engine=engine_id)
+        notes.note("engine", slot=self._slot, pid=os.getpid())
+        self._workload = Workload(self._live, notes)
+        return engine_id
+
+    def _begin(self) -> None:
         """When the demo has begun, create the stacks that no earlier incarnation has
         begun to create."""
         go = self._directory / "go"
@@ -59,9 +64,8 @@ class DemoService(LivenessService):
             time.sleep(0.02)
         begun = _begun(self._directory, self._slot)
         stacks = [s for s in self._plan.stacks() if s.slot == self._slot]
-        workload.create(
-            [s for s in stacks if s.key not in begun], float(go.read_text())
-        )
+        mine = [stack for stack in stacks if stack.key not in begun]
+        self._get_workload().create(mine, float(go.read_text()))
 
     def _fenced(self, reason: str) -> None:
         workload = self._get_workload()

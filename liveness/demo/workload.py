@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from liveness import Deadline, Handler, Liveness, WhenOrphaned, exceptions
+from liveness import Deadline, Liveness, exceptions
 from liveness.demo import plan
 from liveness.demo.journal import Journal, now
 
@@ -102,19 +102,22 @@ class Workload:
 
     def _act_guarded(self, stack: plan.Stack, action: plan.Action) -> None:
         payload = {"seconds": min(action.seconds, plan.REDO)}
-        self.note("arming", kind=plan.ACTION, key=action.key, due_in=_ACTION_DUE)
+        self.note(
+            "arming", kind=plan.ACTION, key=action.key, due_in=plan.ACTION_TIMEOUT
+        )
         with self._live.guard(
-            plan.ACTION, action.key, due_in=_ACTION_DUE, payload=payload
+            plan.ACTION, action.key, due_in=plan.ACTION_TIMEOUT, payload=payload
         ) as guard:
             about = _about(guard.deadline)
             self.note("armed", **about, promise=guard.deadline.expires_at.isoformat())
             self._work(stack, action.seconds, about, guard.check)
             self.note("disarming", **about)
-        self.note("disarmed", **about)
+        # Not yet "disarmed": if the database was away, that comes when it is back.
+        self.note("left", **about)
 
     def _act_armed(self, stack: plan.Stack, action: plan.Action) -> None:
         payload = {"seconds": min(action.seconds, plan.REDO)}
-        armed = self._arm(plan.ACTION, action.key, _ACTION_DUE, payload)
+        armed = self._arm(plan.ACTION, action.key, plan.ACTION_TIMEOUT, payload)
         if armed is None:
             return
         self._work(stack, action.seconds, _about(armed), self._live.check)
@@ -165,6 +168,11 @@ class Workload:
             except exceptions.NotTrusted as error:
                 self.note("unarmed", kind=kind, key=key, reason=str(error))
                 self.over.wait(PACE)
+            except exceptions.AlreadyArmed:
+                return None  # an earlier try was committed: it will come due
+            except Exception as error:
+                self.note("trouble", kind=kind, key=key, reason=str(error))
+                self.over.wait(PACE)
             else:
                 promise = value.expires_at.isoformat()
                 self.note("armed", **_about(value), promise=promise)
@@ -172,9 +180,19 @@ class Workload:
         return None
 
     def _disarm(self, deadline: Deadline) -> None:
-        self.note("disarming", **_about(deadline))
-        self._live.disarm(deadline)
-        self.note("disarmed", **_about(deadline))
+        about = _about(deadline)
+        while not self.over.is_set():
+            self.note("disarming", **about)
+            try:
+                self._live.disarm(deadline)
+            except exceptions.LivenessError:
+                raise
+            except Exception as error:
+                self.note("trouble", **about, reason=str(error))
+                self.over.wait(PACE)
+            else:
+                self.note("disarmed", **about)
+                return
 
     @contextlib.contextmanager
     def _refusals(self, about: dict[str, Any]) -> Iterator[None]:
@@ -193,44 +211,6 @@ class Workload:
         self._threads.append(thread)
         thread.start()
         return thread
-
-
-class StackTimer(Handler):
-    """The stack took too long. An orphan keeps its due time."""
-
-    kind = plan.TIMER
-    when_orphaned = WhenOrphaned.ADOPT
-
-    def __init__(self, workload: Callable[[], Workload]) -> None:
-        self._workload = workload
-
-    def expired(self, deadline: Deadline) -> None:
-        workload = self._workload()
-        with workload.handling(deadline) as effect:
-            effect()
-            workload.time_out(deadline.key)
-
-
-class ResourceAction(Handler):
-    """An action whose engine died half-way: do it again, at once."""
-
-    kind = plan.ACTION
-    when_orphaned = WhenOrphaned.RETRIGGER
-
-    def __init__(self, workload: Callable[[], Workload]) -> None:
-        self._workload = workload
-
-    def expired(self, deadline: Deadline) -> None:
-        workload = self._workload()
-        with workload.handling(deadline) as effect:
-            until = now() + deadline.payload["seconds"]
-            while now() < until:
-                effect()
-                workload.over.wait(PACE)
-            effect()
-
-
-_ACTION_DUE = plan.ACTION_TIMEOUT
 
 
 def _about(deadline: Deadline) -> dict[str, Any]:
