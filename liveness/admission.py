@@ -10,8 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from liveness.clock import Clock
 from liveness.model import Deadline
 from liveness.runner import Runner
+
+PATIENCE, PAUSE = 5.0, 60.0
+"""Seconds for which nothing is claimed so that one at its last attempt can be alone,
+and seconds from then until that may be so again."""
 
 
 class Admission:
@@ -21,7 +26,9 @@ class Admission:
     only when something else has been settled.
     """
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: Runner, clock: Clock) -> None:
+        self._clock = clock
+        self._blocked_at = float("-inf")
         self.left_behind = False
         self._runner = runner
         self._waiting = False  # one at its last attempt waits to be alone
@@ -32,7 +39,8 @@ class Admission:
     def room(self) -> int:
         """How many more may be claimed; none while one is, or waits to be, alone."""
         held = self._runner.held()
-        if held and (self._waiting or any(v.attempts >= v.max_attempts for v in held)):
+        alone = any(value.attempts >= value.max_attempts for value in held)
+        if alone or (held and self._blocks):
             return 0
         return self._runner.room
 
@@ -64,21 +72,26 @@ class Admission:
             (last if is_last else others).append(value)
         self._seen |= bool(last)
         self._waiting |= bool(last)
-        room = self.room
+        room, idle = self.room, not self._runner.busy
+        others_turn = self._was_alone and others
         chosen: list[Deadline] = []
-        if room and not self._runner.busy and self._waiting and not self._turn(others):
+        if room and idle and last and not others_turn:
             chosen = last[:1]
-            if chosen:
-                self._waiting, self._was_alone = False, True
-        elif room:
+            self._waiting, self._was_alone = False, True
+        elif room and not (idle and self._blocks and not self._was_alone):
             self._was_alone = False
             chosen = self._crowd(others, counted, room)
         self.left_behind |= len(chosen) < len(values)
         return chosen
 
-    def _turn(self, others: Sequence[Deadline]) -> bool:
-        """After one that was alone, the others have a turn."""
-        return self._was_alone and bool(others)
+    @property
+    def _blocks(self) -> bool:
+        """True while nothing is claimed for the sake of one that waits to be alone: for
+        a while only, a slow handler must not keep all others from their time."""
+        now = self._clock.monotonic()
+        if self._waiting and now - self._blocked_at >= PAUSE:
+            self._blocked_at = now
+        return self._waiting and now - self._blocked_at < PATIENCE
 
     def _crowd(
         self, values: Sequence[Deadline], counted: int, room: int

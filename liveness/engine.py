@@ -254,7 +254,7 @@ class Running:
             settings.batch_size,
             self._bell.ring,
         )
-        self._admission = Admission(self.runner)
+        self._admission = Admission(self.runner, clock)
         self._settler = Settler(
             self.deadlines,
             live.handlers,
@@ -314,8 +314,8 @@ class Running:
             lambda value, outcome: self._settler.add([(value, outcome)]),
             self._armed,
             self._forget,
-            self.runner.has,
         )
+        self.runner.on_run = self.owner.given_to_handlers
         self._thread = threading.Thread(
             target=self.loop.run, name="liveness-sweep", daemon=True
         )

@@ -61,7 +61,6 @@ class Guard:
             handler (its time is up).
         """
         self._owner.trust.check()
-        self.handed_over |= self._owner.claimed(self.deadline.id)
         if self.handed_over:
             raise exceptions.StaleDeadline(
                 kind=self.deadline.kind,
@@ -107,11 +106,9 @@ class Owner:
         settle_later: Callable[[Deadline, Outcome], None],
         armed: Callable[[Iterable[Deadline]], None],
         gone: Callable[[int], None],
-        claimed: Callable[[int], bool],
     ) -> None:
         """``armed`` is told of values that may be due soon, ``gone`` of row ids that
-        are not; ``settle_later`` writes an outcome when the database is back;
-        ``claimed`` tells whether a row was given to a handler of this engine."""
+        are not; ``settle_later`` writes an outcome when the database is back."""
         self.settings = settings
         self.trust = trust
         self.guards: set[Guard] = set()
@@ -124,7 +121,6 @@ class Owner:
         self._settle_later = settle_later
         self._armed = armed
         self._gone = gone
-        self.claimed = claimed
 
     def arm(
         self,
@@ -336,6 +332,11 @@ class Owner:
                 error,
             )
             self._settle_later(deadline, Done())
+
+    def given_to_handlers(self, row_ids: Sequence[int]) -> None:
+        """This engine claimed these rows: guards of them are told that time is up."""
+        for guard in list(self.guards):
+            guard.handed_over |= guard.deadline.id in row_ids
 
     # --- checks -----------------------------------------------------------------
 

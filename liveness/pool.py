@@ -33,17 +33,23 @@ class Pool:
         if start:
             self._start_thread()
 
+    def start_if_none(self) -> None:
+        """Try again when no thread could be started for what is waiting."""
+        with self._lock:
+            start = not self._threads and not self._tasks.empty()
+            self._threads += start
+        if start:
+            self._start_thread()
+
     def _start_thread(self) -> None:
         thread = threading.Thread(
             target=self._work, name="liveness-handler", daemon=True
         )
         try:
             thread.start()
-        except RuntimeError:  # no more threads to be had; those there are do the work
+        except RuntimeError:  # no more threads to be had now
             with self._lock:
                 self._threads -= 1
-            if not self._threads:
-                raise
 
     def stop(self) -> None:
         """Let idle threads end; tasks already submitted are still called."""

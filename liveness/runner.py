@@ -54,6 +54,7 @@ class Runner:
         self._pool = Pool(threads)
         self._lock = threading.Lock()
         self._holds: dict[int, Hold] = {}
+        self.on_run: Callable[[list[int]], None] = lambda row_ids: None
         self._unstarted = 0
         self._untrusted: list[Hold] = []
         self._hung = 0
@@ -65,6 +66,7 @@ class Runner:
         holds = [
             Hold(value, limit=self._handlers.timeout(value.kind)) for value in values
         ]
+        self.on_run([hold.value.id for hold in holds])
         with self._lock:
             self._holds.update((hold.value.id, hold) for hold in holds)
             self._unstarted += len(holds)
@@ -72,7 +74,8 @@ class Runner:
             self._submit(hold)
 
     def resume(self) -> None:
-        """Run again what could not start because the engine was suspended."""
+        """Run what could not start: the engine was suspended, or got no thread."""
+        self._pool.start_if_none()
         with self._lock:
             holds, self._untrusted = self._untrusted, []
             self._unstarted += len(holds)

@@ -364,7 +364,6 @@ def test_the_last_attempt_is_made_alone(fleet):
     assert sorted(kind.keys) == ["after", "first", "last"]
 
 
-@pytest.mark.xfail(strict=True, reason="nothing is claimed until it can be alone")
 @pytest.mark.parametrize("whose", ["own", "overdue"])
 def test_one_at_its_last_attempt_stops_no_other_behind_a_slow_handler(fleet, whose):
     """It waits to be alone; with a handler that runs for an hour, the rest must not."""

@@ -406,7 +406,6 @@ def test_an_idle_thread_is_used_before_another_is_started():
     pool.stop()
 
 
-@pytest.mark.xfail(strict=True, reason="what could not be submitted is held for ever")
 def test_a_thread_that_cannot_be_started_strands_nothing(fleet, monkeypatch):
     """A limit of processes: the rows are claimed already."""
     kind = Recorder()
