@@ -192,10 +192,7 @@ def test_many_are_armed_with_everything_that_one_has(store):
 
 
 @pytest.mark.parametrize("place", [0, 1, 1200])
-def test_many_are_armed_or_none_and_the_taken_key_is_named(store, place, request):
-    if place and store.backend != "postgresql":
-        reason = "the first of the batch is named"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+def test_many_are_armed_or_none_and_the_taken_key_is_named(store, place):
     before = store.arm("taken", owner="other")
     news = [store.new(f"k{n}") for n in range(1201)]
     news[place] = store.new("taken")
@@ -207,10 +204,7 @@ def test_many_are_armed_or_none_and_the_taken_key_is_named(store, place, request
 
 
 @pytest.mark.parametrize("distance", [1, 1100])
-def test_a_key_given_twice_in_a_batch_is_refused_by_name(store, distance, request):
-    if distance > 1000 and store.backend != "postgresql":
-        reason = "the first of the page is named"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+def test_a_key_given_twice_in_a_batch_is_refused_by_name(store, distance):
     news = [store.new(f"k{n}") for n in range(1, distance + 1)]
     with pytest.raises(exceptions.AlreadyArmed) as caught:
         store.arm_many(*news, store.new("k1"))
@@ -341,7 +335,6 @@ def test_a_batch_partly_gone_is_done_for_what_is_gone(store):
     assert store.keys() == ["k1"]
 
 
-@pytest.mark.xfail(strict=True, reason="ids and tokens are not compared in pairs")
 def test_a_stale_value_cannot_hide_in_a_batch_behind_another_rows_token(store):
     """Rows claimed together share a token: a stale value of one of them must not be
     taken for the new one because the other's token is in the statement."""

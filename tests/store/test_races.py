@@ -299,7 +299,9 @@ def passes(store: Store) -> dict:
         "observe": lambda c: engines.observe(c, ME, 100),
         "fence": lambda c: engines.fence(c, victim, ME, "silent"),
         "not_alive": lambda c: engines.not_alive(c, ["owner", "gone"]) == {"gone"},
-        "owners_not_alive": lambda c: engines.owners_not_alive(c, 100) == ["gone"],
+        "owners_not_alive": lambda c: (
+            engines.owners_not_alive(c, 100) == {"gone": False}
+        ),
         "purge": lambda c: engines.purge(c, -1.0, 100) > 0,
         "draining": lambda c: engines.set_draining(c, "owner") is None,
         "resign": lambda c: engines.resign(c, "owner"),
@@ -327,11 +329,8 @@ def test_nothing_that_engines_do_waits_behind_a_claim(store, open_claim):
 @pytest.mark.parametrize("owner", [ME, "victim", "dead", "owner"])
 @pytest.mark.parametrize("isolation", ISOLATIONS)
 def test_nothing_that_engines_do_waits_behind_an_arm_that_is_not_committed(
-    store, isolation, owner, request
+    store, isolation, owner
 ):
-    if owner in ("dead", "victim") and store.backend == "mysql":
-        reason = "the purge waits for the row that the dead engine's host inserts"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
     for engine_id in (ME, "victim", "owner"):
         store.engine(engine_id)
     store.fenced("dead")
@@ -422,15 +421,12 @@ def test_arming_a_key_that_was_committed_after_the_snapshot(store, isolation):
 
 @pytest.mark.parametrize("isolation", ISOLATIONS)
 def test_an_already_armed_key_in_an_open_host_transaction_is_in_nobodys_way(
-    store, isolation, request
+    store, isolation
 ):
-    if store.backend == "mysql":
-        reason = "a duplicate key leaves a shared lock on the row and the gap"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
     value = store.arm("k")
     with store.host(isolation) as host:
         with pytest.raises(exceptions.AlreadyArmed):
-            store.deadlines.arm(host, store.new("k", owner="other"))
+            store.deadlines.arm(host, store.new("k", owner="other"), hosted=True)
         store.arm("j")
         with store.connect() as connection:
             assert store.deadlines.complete(connection, [value]) == set()
@@ -541,7 +537,7 @@ def test_on_sqlite_no_reader_waits_for_a_writer(sqlite_store):
         store.deadlines.arm(host, store.new("new"))
         with store.connect() as connection:
             store.engines.observe(connection, ME, 10)
-            assert store.engines.owners_not_alive(connection, 10) == ["gone"]
+            assert store.engines.owners_not_alive(connection, 10) == {"gone": False}
         assert keys(store.find_work(["gone"]).orphans) == ["k"]
         assert store.find("new") is None
         host.commit()
