@@ -138,6 +138,20 @@ class Running:
     def all_gone(self) -> bool:
         return not any(is_running(pid) for pid in self.children)
 
+    def clean_up(self) -> None:
+        """End what a failed test has left over."""
+        for pid in (self.process.pid, *self.children):
+            if is_running(pid):
+                os.kill(pid, signal.SIGKILL)
+        self.process.communicate()
+
+
+@pytest.fixture
+def running(tmp_path) -> Iterator[Running]:
+    started = Running(tmp_path)
+    yield started
+    started.clean_up()
+
 
 def descendants(pid: int) -> list[int]:
     """The processes below ``pid``: the launchers, and the engines below them."""
@@ -162,8 +176,7 @@ def is_running(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
-def test_ctrl_c_ends_every_engine_and_leaves_nothing_behind(tmp_path):
-    running = Running(tmp_path)
+def test_ctrl_c_ends_every_engine_and_leaves_nothing_behind(running, tmp_path):
     assert len(running.children) >= 4, running.first_line
     running.process.send_signal(signal.SIGINT)
     output, _ = running.process.communicate(timeout=30)
@@ -174,8 +187,7 @@ def test_ctrl_c_ends_every_engine_and_leaves_nothing_behind(tmp_path):
     assert not list(tmp_path.glob("liveness-demo-*"))
 
 
-def test_no_engine_outlives_a_killed_demo_not_even_a_frozen_one(tmp_path):
-    running = Running(tmp_path)
+def test_no_engine_outlives_a_killed_demo_not_even_a_frozen_one(running):
     assert len(running.children) >= 4, running.first_line
     launchers = {pid for pid in running.children if parent(pid) == running.process.pid}
     frozen = next(pid for pid in running.children if parent(pid) in launchers)
