@@ -12,8 +12,9 @@ from tests.heat.journal import Line
 from tests.heat.lab import Lab, Stack
 from tests.heat.processes import until
 
-# While anybody works on a stack, its journal has a line a second.
-QUIET_SECONDS = 15
+# While anybody works on a stack, its journal has a line a second; but a delete first
+# waits 15 s for a dead engine to let go, and then 2 s for its answer.
+QUIET_SECONDS = 25
 LIMIT_SECONDS = 150
 
 
@@ -168,7 +169,7 @@ class Run:
 
     def _settle(self, stack: str, states: tuple[str, ...], since: float) -> Stack:
         """Until it has ended, or nothing has moved for long enough since then."""
-        patience = QUIET_SECONDS * (3 if self.liveness else 1)
+        patience = QUIET_SECONDS * (2 if self.liveness else 1)
 
         def over() -> bool:
             found = self.lab.stack(stack)
