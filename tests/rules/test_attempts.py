@@ -387,6 +387,59 @@ def test_one_at_its_last_attempt_stops_no_other_behind_a_slow_handler(fleet, who
     assert "fresh" in fired
 
 
+@pytest.mark.xfail(strict=True, reason="nothing is claimed as long as it runs")
+def test_one_at_its_last_attempt_that_hangs_stops_no_other(fleet):
+    """Not for the whole handler_timeout: own timers are due meanwhile."""
+    gate = Gate()
+    kind = Recorder(max_attempts=2, handler_timeout=HOUR)
+    kind.answer = lambda deadline: gate(deadline) if deadline.key == "last" else None
+    engine = fleet(kind)
+    engine.turn()
+    engine.live.arm("timer", "last", due_in=1)
+    tried(fleet, 1, "last")
+    fleet.live(6, engine)
+    assert gate.entered.wait(10)
+    engine.live.arm("timer", "fresh", due_in=1)
+    for _ in range(60):
+        fleet.live(2, engine)
+    fired = list(kind.keys)
+    gate.open.set()
+    assert "fresh" in fired
+
+
+@pytest.mark.xfail(strict=True, reason="the engine is never idle when it may be")
+def test_one_at_its_last_attempt_is_not_put_off_for_ever_by_a_busy_engine(fleet):
+    """There is always a handler that runs, for ten seconds each."""
+    slow = Recorder("slow", handler_timeout=HOUR)
+    kind = Recorder(max_attempts=2)
+    gates = {}
+    slow.answer = lambda deadline: gates[deadline.key](deadline)
+    engine = fleet(slow, kind)
+    engine.turn()
+    engine.live.arm("timer", "last", due_in=10)
+    tried(fleet, 1, "last")
+    for second in range(600):
+        if second % 5 == 0:
+            gates[f"s{second}"] = Gate()
+            engine.live.arm("slow", f"s{second}", due_in=0)
+        over = gates.pop(f"s{second - 11}", None)
+        if over:
+            over.open.set()
+            done = f"s{second - 11}"
+            wait_until(lambda k=done: _answered(engine, k))
+        fleet.live(1, engine)
+        if kind.keys:
+            break
+    for gate in gates.values():
+        gate.open.set()
+    assert kind.keys == ["last"]
+
+
+def _answered(engine, key):
+    holds = list(engine.parts.runner._holds.values())
+    return all(hold.spent for hold in holds if hold.value.key == key)
+
+
 def test_a_deadline_with_one_attempt_only_gets_it(every_fleet):
     fleet, kind = every_fleet, Recorder(max_attempts=1)
     engine = fleet(kind)

@@ -229,22 +229,42 @@ def test_a_gap_between_own_beats_anywhere_in_the_run_counts(fleet, pair, gap, al
     assert fenced(fleet, victim) is not alive
 
 
-def test_an_own_beat_answered_late_is_no_evidence_for_its_whole_flight(fleet, pair):
-    """It may have been committed at either end."""
-    victim, observer = pair
-    rehearse(fleet, observer, 10)
+def in_flight(fleet, observer, seconds):
+    """A beat that is answered so much later; meanwhile the observer reads."""
 
-    def flight():
-        for _ in range(2):
-            fleet.clock.advance(3)
+    def meanwhile():
+        for _ in range(3):
+            fleet.clock.advance(seconds / 3)
             observer.turn()
 
-    fleet.clock.advance(GAP - 6 + MICRO)
-    observer.turn()
-    Meanwhile(observer.parts.engines, "beat", flight)
-    observer.beat()
-    watch(fleet, observer, WAIT - 10 - GAP)
+    Meanwhile(observer.parts.engines, "beat", meanwhile)
+    assert observer.beat()
+
+
+def test_an_own_beat_answered_late_is_no_evidence_for_its_whole_flight(fleet, pair):
+    """It may have been committed as soon as it was sent."""
+    victim, observer = pair
+    rehearse(fleet, observer, 10)
+    in_flight(fleet, observer, 6)
+    fleet.clock.advance(2)
+    look(observer)
+    watch(fleet, observer, WAIT - 18 + MICRO)
     assert not fenced(fleet, victim)
+
+
+def test_own_beats_count_from_their_answers(fleet, pair):
+    """The first after a gap may have been committed as late as it was answered."""
+    victim, observer = pair
+    rehearse(fleet, observer, 10)
+    for _ in range(4):
+        fleet.clock.advance(2)
+        observer.turn()
+    in_flight(fleet, observer, 3)
+    watch(fleet, observer, WAIT - MICRO)
+    assert not fenced(fleet, victim)
+    fleet.clock.advance(2 * MICRO)
+    look(observer)
+    assert fenced(fleet, victim)
 
 
 def test_after_a_gap_between_own_beats_the_dead_are_fenced_a_whole_wait_later(
@@ -383,10 +403,7 @@ def test_a_suspended_observer_fences_nobody(fleet):
     assert fleet.execute(gone) == [("fenced",)]
 
 
-def test_a_fenced_observer_that_does_not_know_it_yet_may_still_fence_the_dead(
-    fleet, pair
-):
-    """Harmless: the evidence is as good. But it takes nothing over once it knows."""
+def test_a_fenced_observer_fences_nobody(fleet, pair):
     victim, observer = pair
     look(observer)
     fleet.bury(observer)

@@ -300,6 +300,20 @@ def test_an_engine_that_does_nothing_is_fenced_in_the_end(fleet, clock):
     assert fleet.engine_row(stuck).fenced_by == works.id
 
 
+def test_an_engine_that_was_paused_as_a_whole_beats_first(fleet, clock):
+    """Its loop had no time to come round either; the next step asks again."""
+    engine = fleet()
+    heart = engine.parts.heart
+    heart._expected = clock.monotonic() + 5
+    clock.advance(3600)
+    heart._step()
+    assert fleet.engine_row(engine).beat_seq == 2
+    heart._expected = clock.monotonic() + 5
+    clock.advance(5)
+    heart._step()
+    assert fleet.engine_row(engine).beat_seq == 2
+
+
 @pytest.mark.parametrize("error", [Away(), RuntimeError("a bug")])
 def test_a_turn_that_failed_has_come_round(fleet, clock, error):
     engine = fleet()

@@ -166,7 +166,6 @@ def test_a_guard_whose_time_is_up_is_told(fleet):
             guard.check()
 
 
-@pytest.mark.xfail(strict=True, reason="it is asked while the handler runs, or never")
 def test_a_guard_whose_time_was_up_stays_so(fleet):
     timer = Recorder()
     engine = fleet(timer)
