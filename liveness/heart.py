@@ -144,6 +144,7 @@ class Heart:
             idle = None if paused else self._works(self._settings.ttl)
             if idle:
                 self._stopped_working(idle)
+                self._look()
             else:
                 self._idle = False
                 if not self.beat():
@@ -151,6 +152,16 @@ class Heart:
         except Exception:
             LOG.exception("The heart stumbled; it goes on.")
         return interval * random.uniform(0.8, 1.0)  # sooner rather than late
+
+    def _look(self) -> None:
+        """See whether the engine, which beats no more, was fenced meanwhile."""
+        try:
+            row = self._engines.get(self._connect(), self._trust.engine_id)
+        except Exception as error:
+            self._failed(error)
+            return
+        if row is None or not row.alive or row.token != self._token:
+            self.fenced("it had stopped beating")
 
     def _stopped_working(self, idle: str) -> None:
         if not self._idle:

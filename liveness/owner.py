@@ -298,8 +298,9 @@ class Owner:
         payload: Any = None,
         max_attempts: int | None = None,
     ) -> Iterator[Guard]:
-        """Run the block under a deadline: armed before, disarmed after, however the
-        block ends; left armed only if this engine dies or is fenced.
+        """Run the block under a deadline: armed before, disarmed after, whether the
+        block returns or raises; left armed if this engine dies, or if the block ends
+        because the engine may not go on (it raises what :meth:`Guard.check` raises).
 
         If the database is away at the end, the deadline is disarmed when it is back.
         Errors as :meth:`arm`; and StaleDeadline at the end when it came due while the
@@ -309,6 +310,9 @@ class Owner:
         self.guards.add(guard)
         try:
             yield guard
+        except (exceptions.NotTrusted, exceptions.StaleDeadline):
+            self.guards.discard(guard)  # cut short: somebody has to do it again
+            raise
         except BaseException:
             with contextlib.suppress(exceptions.StaleDeadline, exceptions.Fenced):
                 self._finish(guard)

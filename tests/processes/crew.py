@@ -190,7 +190,7 @@ class Crew:
 
     def _environment(self, name: str) -> dict[str, str]:
         return {
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(self.folder)]),
             VARIABLE: self.journal.path,
             "LIVENESS_TEST_NAME": name,
             MARK: self._mark,

@@ -34,7 +34,6 @@ def test_a_handler_that_kills_its_process_is_parked_and_nobody_else(
     crew.check_invariants()
 
 
-@pytest.mark.xfail(strict=True, reason="fresh deadlines are claimed beside a suspect")
 def test_a_last_attempt_is_not_shared_with_a_fresh_killer(crew: Crew):
     first = crew.start("first")
     first.arm("timer", "slow", due_in=0, max_attempts=2, payload={"steps": 30})

@@ -123,7 +123,6 @@ def test_rows_locked_by_a_paused_claimer_are_free_after_the_servers_timeout(crew
     crew.check_invariants()
 
 
-@pytest.mark.xfail(strict=True, reason="the watchdog counts the pause as the sweep's")
 def test_a_pause_is_not_taken_for_a_hung_sweep(crew: Crew):
     alone = crew.start("alone")
     crew.await_beats(alone)
