@@ -117,6 +117,13 @@ def stock_page(summary: dict[str, Any]) -> str:
             f" {stock['duplicated_resources'] or ''} |"
             f" {stock['leaked_resources'] or ''} | {remarks} |"
         )
+    words = Counter(
+        case["stock"]["outcome"]
+        for case in summary["scenarios"].values()
+        if "stock" in case
+    )
+    said = ", ".join(f"{number} {word}" for word, number in words.most_common())
+    lines += ["", f"{sum(words.values())} cases: {said}."]
     return "\n".join(lines) + "\n"
 
 

@@ -97,10 +97,14 @@ class Run:
 
     def create(self, template: dict, files=None, **args: Any) -> str:
         minutes = args.setdefault("timeout_mins", 2)
-        if minutes is None:
+        if minutes is None:  # then it is in seconds, and the configuration's
             del args["timeout_mins"]
+            options = self.lab.options[1] if self.lab.options else {}
+            timeout = options.get("stack_action_timeout")
+        else:
+            timeout = minutes * 60
         stack = self.lab.create_stack(template, files=files, **args)
-        self._asked[stack] = (time.time(), minutes and minutes * 60)
+        self._asked[stack] = (time.time(), timeout)
         return stack
 
     def created(self, template: dict, files=None, **args: Any) -> str:

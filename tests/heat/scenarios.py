@@ -670,8 +670,8 @@ def database_away_at_the_end_of_an_action(run: Run) -> None:
 
 @scenario("right", "stuck", short=True)
 def rabbit_restarted(run: Run) -> None:
-    """RabbitMQ is restarted while a create is under way: what is cast before a
-    consumer has declared its queue again is dropped without a word."""
+    """RabbitMQ is restarted while a create is under way; stock Heat is stuck in some
+    runs and right in others."""
     stack = run.create(chain(3, create_secs=5))
     run.journal.wait(stack, "poll", "r0")
     run.lab.restart_rabbit()
