@@ -122,8 +122,7 @@ class Loop:
                 self.sweep_soon()
             if self._trust.good:
                 self._runner.resume()
-                if not self._failing:  # else a sweep finds lost claims first
-                    self._fire(connection)
+                self._fire(connection)
             if self._clock.monotonic() >= self._next_sweep:
                 self._sweep_now(connection)
         except db_exc.DBDeadlock:
@@ -143,7 +142,9 @@ class Loop:
         now = self._clock.monotonic()
         room = self._admission.room
         due = self._agenda.take_due(now, room)
-        due += self._suspects.take_due(now, min(room, SUSPECTS))
+        if not self._failing:
+            # Else a pass has to look first for one that was claimed unknowingly.
+            due += self._suspects.take_due(now, min(room, SUSPECTS))
         ready: list[Entry] = []
         for entry in due:
             if reason := hopeless(entry.value, known=True):

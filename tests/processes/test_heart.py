@@ -19,7 +19,7 @@ def test_beats_and_handlers_need_none_of_the_host_programs_connections(crew: Cre
     crew.await_settled("due")
     crew.await_beats(engine, count=12)  # more than a lease
     engine.tell("arm", kind="timer", keys=["more"], due_in=500)
-    assert engine.await_event("failed")["error"] == "TimeoutError"
+    assert engine.await_event("failed")["error"] == "DatabaseError"
 
     assert crew.row_of(engine)["state"] == "live"
     assert engine.events("settled", key="due")

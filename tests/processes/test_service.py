@@ -112,7 +112,7 @@ def test_at_sigterm_every_worker_hands_its_deadlines_back(crew: Crew, how: str):
     ids = await_engines(crew, program, 3)
     give(crew, "timer", *TIMERS, due_in=500)
     eventually(lambda: set(crew.owners().values()) <= set(ids), "all are adopted")
-    give(crew, "timer", "hangs", due_in=0, payload={"hang": True, "only": how})
+    give(crew, "timer", "hangs", due_in=3, payload={"hang": True, "only": how})
     program.await_event("called", key="hangs")
 
     program.kill(signal.SIGTERM)
