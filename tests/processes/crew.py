@@ -112,15 +112,8 @@ class Program:
         return moment
 
     def pause(self) -> float:
-        """SIGSTOP; return when it no longer moved. On SQLite, not in the middle of a
-        write: that would stop everybody, which is another test."""
-        while True:
-            self.kill(signal.SIGSTOP)
-            eventually(lambda: self.process.state in ("T", None), f"{self} stopped")
-            if self.crew.can_write():
-                return now()
-            self.resume()
-            time.sleep(0.05)
+        """SIGSTOP; return when it no longer moved."""
+        return self.crew.pause(self.process)
 
     def resume(self) -> float:
         return self.kill(signal.SIGCONT)
@@ -271,6 +264,17 @@ class Crew:
                 lambda p=program: self.beats(p) >= before[p.name] + count,
                 lambda p=program: f"{p} beats: {p.output()}",
             )
+
+    def pause(self, process: Process) -> float:
+        """SIGSTOP a process; return when it no longer moved. On SQLite, not in the
+        middle of a write: that would stop everybody, which is another test."""
+        while True:
+            process.send(signal.SIGSTOP)
+            eventually(lambda: process.state in ("T", None), f"{process} stopped")
+            if self.can_write():
+                return now()
+            process.send(signal.SIGCONT)
+            time.sleep(0.05)
 
     def can_write(self) -> bool:
         """False while somebody holds SQLite's one write lock."""

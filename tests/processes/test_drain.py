@@ -30,7 +30,7 @@ def test_a_stopped_engine_hands_its_deadlines_back_at_once(crew: Crew):
         lambda: crew.owners() == {"later": heir.engine_id}, lambda: crew.owners()
     )
     assert len(leaving.events("effect", key="running")) == 20
-    assert leaving.events("settled", key="running")
+    assert leaving.await_event("settled", key="running")
     assert not heir.events("called", key="running")
     crew.check_invariants()
 
@@ -59,7 +59,7 @@ def test_work_that_outlasts_the_drain_is_handed_over_and_settled_by_the_heir(
     leaving.await_event("unfinished", key="guarded")
 
     for key in ("running", "hangs", "guarded"):
-        assert heir.events("settled", key=key)
+        assert heir.await_event("settled", key=key)
         for called in heir.events("called", key=key):
             late = leaving.events("effect", key=key)
             assert not [e for e in late if e["checked"] > called["at"]], key

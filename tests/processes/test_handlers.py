@@ -46,7 +46,7 @@ def test_a_last_attempt_is_not_shared_with_a_fresh_killer(crew: Crew):
     third = crew.start("third")
     crew.await_settled("killer")
     crew.await_settled("slow", seconds=10)
-    assert third.events("settled", key="killer")
+    assert third.await_event("settled", key="killer")
     crew.check_invariants()
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.processes.crew import Crew, eventually
 
 
@@ -22,7 +20,7 @@ def test_beats_and_handlers_need_none_of_the_host_programs_connections(crew: Cre
     assert engine.await_event("failed")["error"] == "DatabaseError"
 
     assert crew.row_of(engine)["state"] == "live"
-    assert engine.events("settled", key="due")
+    assert engine.await_event("settled", key="due")
     assert not engine.events("refused")
 
 
@@ -41,7 +39,7 @@ def test_a_bug_in_the_sweep_stops_neither_beats_nor_own_deadlines(crew: Crew):
     assert "RuntimeError: on purpose" in engine.output()
     assert crew.row_of(engine)["state"] == "live"
     assert crew.owners() == {"before": engine.engine_id}
-    assert engine.events("settled", key="due")
+    assert engine.await_event("settled", key="due")
 
 
 def test_an_engine_that_does_no_work_lets_itself_be_fenced(crew: Crew):

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import time
 
-import pytest
-
 from tests.processes.conftest import on
 from tests.processes.crew import Crew, eventually
 from tests.processes.journal import now

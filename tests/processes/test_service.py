@@ -177,8 +177,7 @@ def test_a_fenced_engine_is_replaced_by_a_new_process(crew: Crew):
     rows = await_engines(crew, program, 2)
     victim, row = rows.popitem()
     process = Process.of(row["pid"])
-    process.send(signal.SIGSTOP)
-    eventually(lambda: process.state == "T", "it stopped")
+    crew.pause(process)
     crew.sql(
         "UPDATE liveness_engine SET state = 'fenced', ended_at = beat_at,"
         " fenced_by = 'the test', fence_evidence = 'said so' WHERE id = :id",
