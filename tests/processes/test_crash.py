@@ -20,7 +20,7 @@ def test_a_sibling_takes_over_by_proof_long_before_the_lease_ends(crew: Crew):
     victim = crew.start("victim", **LONG)
     sibling = crew.start("sibling", **LONG)
     assert sibling.engine_id
-    victim.arm("timer", *TIMERS, due_in=5)
+    victim.arm("timer", *TIMERS, due_in=4)
     victim.arm("action", *ACTIONS, due_in=500)
     victim.arm("timer", "running", due_in=0, payload={"hang": True, "only": "victim"})
     victim.tell("guard", key="guarded", due_in=500)

@@ -88,7 +88,7 @@ def test_an_observer_that_was_paused_fences_nobody(crew: Crew):
     other.pause()
     time.sleep(1)
     observer.pause()
-    time.sleep(6)
+    time.sleep(5)
     observer.resume()
     crew.await_beats(observer)
     other.resume()
