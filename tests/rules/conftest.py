@@ -82,7 +82,8 @@ class Fleet:
         self.bury(engine)
 
     def close(self) -> None:
-        for engine in self.engines:
+        while self.engines:
+            engine = self.engines.pop()
             engine.abandon()
             engine.parts.runner.spend_all()
         self._look.dispose()
@@ -120,9 +121,32 @@ def fleet(quick_url: str, clock: SettableClock) -> Iterator[Fleet]:
     made.close()
 
 
+@pytest.fixture(scope="session")
+def _schemas() -> dict[str, str]:
+    """The URL of one database with the tables on each server, made when first asked
+    for; it goes when the server does."""
+    return {}
+
+
 @pytest.fixture
-def every_fleet(schema_url: str, clock: SettableClock) -> Iterator[Fleet]:
+def every_fleet(
+    backend: str,
+    clock: SettableClock,
+    _schemas: dict[str, str],
+    request: pytest.FixtureRequest,
+) -> Iterator[Fleet]:
     """Engines on each of the three databases."""
-    made = Fleet(schema_url, clock)
+    if backend == "sqlite":
+        url = request.getfixturevalue("quick_url")
+    else:
+        server = request.getfixturevalue(backend)
+        if backend not in _schemas:
+            server.create_database("liveness_rules")
+            migration.sync(server.url("liveness_rules"))
+            _schemas[backend] = server.url("liveness_rules")
+        url = _schemas[backend]
+    made = Fleet(url, clock)
     yield made
     made.close()
+    for table in (D, E):
+        made.execute(sa.delete(table))

@@ -403,14 +403,13 @@ def test_a_suspended_observer_fences_nobody(fleet):
     assert fleet.execute(gone) == [("fenced",)]
 
 
-def test_a_fenced_observer_fences_nobody(fleet, pair):
-    victim, observer = pair
-    look(observer)
+def test_a_fenced_observer_fences_nobody(fleet):
+    observer = fleet(machine=None)
+    gone = sa.select(E.c.state).where(E.c.id == child_row(fleet, observer))
     fleet.bury(observer)
-    observer.turn()
     observer.beat()
-    watch(fleet, observer, WAIT + 2)
-    assert not fenced(fleet, victim)
+    observer.turn()
+    assert fleet.execute(gone) == [("live",)]
 
 
 def test_a_draining_engine_that_falls_silent_is_fenced(fleet, pair):

@@ -416,3 +416,23 @@ def test_a_handler_may_stop_its_engine(driven, fleet):
     engine.parts._bell.ring()
     wait_until(lambda: fleet.engine_row(engine).state == "stopped")
     assert fleet.row("k").owner_id is None
+
+
+@pytest.mark.xfail(
+    strict=True, reason="it waits for a turn, and nothing wakes the loop"
+)
+def test_an_idle_engine_stops_at_once_however_seldom_it_sweeps(quick_url):
+    live = Liveness(
+        Settings.of(
+            connection=quick_url, ttl=3600, sweep_interval=800, beat_interval=10
+        )
+    )
+    live.start()
+    wait_until(lambda: live._running.loop.turns > 0)
+    thread = threading.Thread(target=live.stop, args=(900,), daemon=True)
+    thread.start()
+    thread.join(20)
+    late = thread.is_alive()
+    live._running._bell.ring()
+    ended(thread)
+    assert not late

@@ -134,6 +134,13 @@ def test_what_another_boot_left_is_not(tmp_path, here, field):
         assert Memory(str(tmp_path), "database", elsewhere).load() is None
 
 
+def test_who_does_not_know_where_it_is_believes_nothing(tmp_path, here):
+    nowhere = dataclasses.replace(here, namespaces=None)
+    memory = Memory(str(tmp_path), "database", nowhere)
+    memory.save(LEFT)
+    assert memory.load() is None
+
+
 def test_databases_are_kept_apart(tmp_path, here):
     Memory(str(tmp_path), "one", here).save(LEFT)
     assert Memory(str(tmp_path), "two", here).load() is None
