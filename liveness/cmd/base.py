@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell counts
 
-_IN_URL = re.compile(r"(://[^\s:/@]*:)\S*@")
+_IN_URL = re.compile(r"(://[^\s:/@]*:)(?!PASSWORD@)\S*@")
 _NAMED = re.compile(r"(?i)(\b\w*(?:password|passwd|secret)\w*\s*[=:]\s*)[^\s&'\",]+")
 
 
