@@ -175,6 +175,21 @@ def test_parking_passes_by_a_row_that_is_being_disarmed(store):
         host.rollback()
 
 
+def test_handing_back_leaves_what_was_taken_over_meanwhile(store, patient):
+    """A draining engine may be fenced; its rows are another's from then on."""
+    values = store.arm_many(*(store.new(f"k{n}", due=-9.0) for n in range(2)))
+
+    def hand_back():
+        with patient.connect() as connection:
+            return patient.deadlines.hand_back(connection, ME, 10)
+
+    with Stopped(patient.pool, "UPDATE", hand_back) as draining:
+        (taken,) = claim_overdue(store, values[0], me="other")
+        draining.go_on()
+    assert store.row("k0") == taken
+    assert store.row("k1").owner_id is None
+
+
 # --- claim against extend ---------------------------------------------------
 
 
