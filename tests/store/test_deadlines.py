@@ -6,12 +6,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
-from liveness import exceptions
+from liveness import Arm, exceptions
 from liveness.db import tables
 from liveness.db.connection import transaction
 from liveness.db.rows import REASON_LIMIT
 from liveness.model import Deadline, DeadlineState
+from tests.fleet import Driven, Recorder
 from tests.store.conftest import ME, Store
 
 D = tables.deadline
@@ -191,10 +193,10 @@ def test_many_are_armed_with_everything_that_one_has(store):
     assert value.payload == {"a": 1} and value.max_attempts == 2
 
 
-@pytest.mark.parametrize("place", [0, 1, 1200])
-def test_many_are_armed_or_none_and_the_taken_key_is_named(store, place):
+@pytest.mark.parametrize("size, place", [(3, 0), (3, 1), (1201, 1200)])
+def test_many_are_armed_or_none_and_the_taken_key_is_named(store, size, place):
     before = store.arm("taken", owner="other")
-    news = [store.new(f"k{n}") for n in range(1201)]
+    news = [store.new(f"k{n}") for n in range(size)]
     news[place] = store.new("taken")
     with pytest.raises(exceptions.AlreadyArmed) as caught:
         store.arm_many(*news)
@@ -213,10 +215,47 @@ def test_a_key_given_twice_in_a_batch_is_refused_by_name(store, distance):
 
 
 def test_many_armed_again_after_a_lost_answer_are_the_same(store):
-    news = [store.new(f"k{n}", due=5.0) for n in range(1100)]
+    news = [store.new(f"k{n}", due=5.0) for n in range(50)]
     first = store.arm_many(*news)
     store.clock.advance(1)
     assert store.arm_many(*news) == first
+
+
+# --- by the engine, in a transaction of its host ----------------------------
+
+
+@pytest.fixture
+def driven(store):
+    engine = Driven(store.url, store.clock, (Recorder("timer"),))
+    yield engine
+    engine.abandon()
+
+
+def test_a_session_of_the_orm_can_be_the_connection(store, driven):
+    engine = sa.create_engine(store.url, poolclass=sa.NullPool)
+    with Session(engine) as session:
+        one = driven.live.arm("timer", "one", due_in=60, connection=session)
+        many = driven.live.arm_many([Arm("timer", "two", due_in=60)], session)
+        session.rollback()
+        assert store.keys() == []
+        one = driven.live.arm("timer", "one", due_in=60, connection=session)
+        many = driven.live.arm_many([Arm("timer", "two", due_in=60)], session)
+        session.commit()
+        assert [store.row("one"), store.row("two")] == [one, *many]
+        driven.live.disarm(one, connection=session)
+        session.commit()
+    assert store.keys() == ["two"]
+
+
+def test_many_arms_in_a_callers_transaction_are_all_or_none(store, driven):
+    store.arm("k1500", owner="other")
+    arms = [Arm("timer", f"k{n}", due_in=60) for n in range(1501)]
+    with store.host() as host:
+        with pytest.raises(exceptions.AlreadyArmed):
+            driven.live.arm_many(arms, host)
+        driven.live.arm("timer", "more", due_in=60, connection=host)
+        host.commit()
+    assert store.keys() == ["k1500", "more"]
 
 
 # --- extend -----------------------------------------------------------------

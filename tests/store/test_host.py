@@ -4,10 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
-from liveness import Arm, exceptions
-from tests.fleet import Driven, Recorder
+from liveness import exceptions
 
 HOSTS = [
     ("sqlite", None),
@@ -84,37 +82,3 @@ def test_many_are_armed_in_the_callers_transaction(store, host):
     values = store.deadlines.arm_many(host, [store.new("a"), store.new("b")])
     host.commit()
     assert [store.row("a"), store.row("b")] == values
-
-
-@pytest.fixture
-def driven(store):
-    engine = Driven(store.url, store.clock, (Recorder("timer"),))
-    yield engine
-    engine.abandon()
-
-
-def test_a_session_of_the_orm_can_be_the_connection(store, driven):
-    engine = sa.create_engine(store.url, poolclass=sa.NullPool)
-    with Session(engine) as session:
-        one = driven.live.arm("timer", "one", due_in=60, connection=session)
-        many = driven.live.arm_many([Arm("timer", "two", due_in=60)], session)
-        session.rollback()
-        assert store.keys() == []
-        one = driven.live.arm("timer", "one", due_in=60, connection=session)
-        many = driven.live.arm_many([Arm("timer", "two", due_in=60)], session)
-        session.commit()
-        assert [store.row("one"), store.row("two")] == [one, *many]
-        driven.live.disarm(one, connection=session)
-        session.commit()
-    assert store.keys() == ["two"]
-
-
-def test_many_arms_in_a_callers_transaction_are_all_or_none(store, driven):
-    store.arm("k1500", owner="other")
-    arms = [Arm("timer", f"k{n}", due_in=60) for n in range(1501)]
-    with store.host() as host:
-        with pytest.raises(exceptions.AlreadyArmed):
-            driven.live.arm_many(arms, host)
-        driven.live.arm("timer", "more", due_in=60, connection=host)
-        host.commit()
-    assert store.keys() == ["k1500", "more"]

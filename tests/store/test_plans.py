@@ -227,9 +227,11 @@ def by(plan: Explainer, table: str, *indexes: str) -> None:
 # --- finding ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("offset", [0, 600])
-@pytest.mark.parametrize("fresh_only", [False, True])
-@pytest.mark.parametrize("dead", [[], DEAD], ids=["nobody dead", "some dead"])
+@pytest.mark.parametrize(
+    "dead, fresh_only, offset",
+    [([], False, 0), ([], True, 600), (DEAD, True, 0), (DEAD, False, 600)],
+    ids=["nobody", "nobody, second page", "some dead", "some dead, second page"],
+)
 def test_finding_reads_what_it_finds(plan, finder, busy, dead, fresh_only, offset):
     scope = dataclasses.replace(SCOPE, fresh_only=fresh_only)
     found = plan.run(lambda c: finder.find(c, scope, dead, offset))

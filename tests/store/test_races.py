@@ -67,8 +67,9 @@ def compare_and_set(monkeypatch) -> None:
 # --- two claimers -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("second", TAKES)
-@pytest.mark.parametrize("first", TAKES)
+@pytest.mark.parametrize(
+    "first, second", [(claim, claim), (claim_overdue, adopt), (adopt, claim_overdue)]
+)
 @pytest.mark.parametrize("stop", ["UPDATE", "COMMIT"])
 def test_a_second_claimer_passes_by_what_the_first_has_locked(
     store, patient, first, second, stop
