@@ -59,12 +59,16 @@ def handle(method: str, deadline: Deadline) -> None:
     """Have one effect, or do what the payload says, in this order: ``exit``, ``segv``,
     ``raise``, ``hang``; ``steps``: that many effects.
 
-    ``only``: so only in the process of that name; ``first``: only at the first attempt.
+    ``only``: so only in the process of that name; ``key``: only for that deadline;
+    ``first``: only at the first attempt.
     """
     note("called", method=method, **facts(deadline))
     todo = dict(deadline.payload or {})
     me = os.environ.get("LIVENESS_TEST_NAME")
-    if todo.get("only", me) != me or (todo.get("first") and deadline.attempts > 1):
+    wanted = (
+        todo.get("only", me) == me and todo.get("key", deadline.key) == deadline.key
+    )
+    if not wanted or (todo.get("first") and deadline.attempts > 1):
         todo = {}
     live = Engine.live  # a later incarnation's answer would be another one
     _misbehave(todo)

@@ -13,12 +13,11 @@ INNOCENT = tuple(f"innocent-{n}" for n in range(12))
 def test_a_handler_that_kills_its_process_is_parked_and_nobody_else(
     crew: Crew, deed: dict
 ):
-    # All due at once: the killer is claimed together with the innocent.
+    # All due at one moment: the killer is claimed together with the innocent.
     armer = crew.start("armer")
-    lot = {"due_in": 1.0, "max_attempts": 2}
-    armer.arm("timer", *INNOCENT[:6], **lot)
-    armer.arm("timer", "killer", payload=deed, **lot)
-    armer.arm("timer", *INNOCENT[6:], **lot)
+    keys = (*INNOCENT[:6], "killer", *INNOCENT[6:])
+    payload = {"key": "killer", **deed}
+    armer.arm("timer", *keys, due_in=1.0, max_attempts=2, payload=payload)
     others = [crew.start(f"engine-{n}") for n in range(2)]
 
     crew.await_settled(*INNOCENT)

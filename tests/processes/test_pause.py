@@ -80,7 +80,8 @@ def test_a_pause_shorter_than_the_lease_changes_nothing(crew: Crew):
 
 
 def test_an_observer_that_was_paused_fences_nobody(crew: Crew):
-    observer, other = crew.start("observer"), crew.start("other")
+    options = {"ttl": 5.0}
+    observer, other = crew.start("observer", **options), crew.start("other", **options)
     crew.await_beats(observer, other)
 
     # The observer has seen the other's last beat, then both stand still. To the
@@ -88,9 +89,9 @@ def test_an_observer_that_was_paused_fences_nobody(crew: Crew):
     other.pause()
     time.sleep(1)
     observer.pause()
-    time.sleep(5)
+    time.sleep(6)
     observer.resume()
-    crew.await_beats(observer)
+    crew.await_beats(observer, count=6)  # it trusts itself, and has swept
     other.resume()
     crew.await_beats(observer, other, count=4)
 
