@@ -95,7 +95,7 @@ def test_what_was_armed_anew_meanwhile_is_not_undone_by_a_late_retry():
 # --- in an engine -------------------------------------------------------------
 
 
-@pytest.mark.parametrize("change", ["gone", "moved", "taken"])
+@pytest.mark.parametrize("change", ["gone", "moved", "taken", "renewed"])
 def test_a_row_that_changed_does_not_run(every_fleet, change):
     fleet, timer = every_fleet, Recorder()
     engine = fleet(timer)
@@ -105,8 +105,9 @@ def test_a_row_that_changed_does_not_run(every_fleet, change):
         fleet.execute(sa.delete(D))
     else:
         owner = "other" if change == "taken" else engine.id
-        later = fleet.clock.utc.replace(year=2030)
-        values = {"token": new_token(), "owner_id": owner, "due_at": later}
+        values = {"token": new_token(), "owner_id": owner}
+        if change == "moved":
+            values["due_at"] = fleet.clock.utc.replace(year=2030)
         fleet.execute(sa.update(D).values(**values))
     before = fleet.rows()
     fleet.clock.advance(1)

@@ -28,6 +28,9 @@ def tried(fleet, attempts, key=None, **values):
     """The rows (or that of ``key``) look as if they had been claimed so often."""
     change = sa.update(D).values(attempts=attempts, token=new_token(), **values)
     fleet.execute(change if key is None else change.where(D.c.key == key))
+    for row in fleet.rows():
+        for engine in fleet.engines:
+            engine.parts._forget(row.id)
 
 
 # --- a row that kills its engine ----------------------------------------------
@@ -132,16 +135,20 @@ def test_what_was_claimed_before_is_claimed_alone(fleet):
 
 
 def test_a_first_claim_is_no_reason_to_wait_for_it(fleet):
-    gate, kind = Gate(), Recorder()
+    gate, kind = Gate(), Recorder(handler_timeout=HOUR)
     kind.answer = gate
     engine = fleet(kind)
     engine.turn()
     for number in range(3):
         engine.live.arm("timer", f"k{number}", due_in=1)
-    fleet.clock.advance(1)
-    engine.turn()
-    assert [row.state for row in fleet.rows()] == ["claimed"] * 3
+    engine.live.arm("timer", "again", due_in=1)
+    tried(fleet, 1, "again")
+    for _ in range(3):
+        fleet.clock.advance(1)
+        engine.turn()
+    rows = fleet.rows()
     gate.open.set()
+    assert [row.state for row in rows] == ["claimed"] * 4
 
 
 @pytest.mark.parametrize("sort", ["orphans", "overdue"])
@@ -344,12 +351,13 @@ def test_the_last_attempt_is_made_alone(fleet):
     kind.answer = lambda deadline: gate(deadline) if deadline.key == "first" else None
     engine = fleet(kind)
     engine.turn()
-    for key, due in (("first", 1), ("last", 2), ("after", 3)):
-        engine.live.arm("timer", key, due_in=due)
-    tried(fleet, 1, "last")
-    fleet.live(2, engine)
-    assert gate.entered.wait(10)
+    engine.live.arm("timer", "first", due_in=1)
     fleet.live(4, engine)
+    assert gate.entered.wait(10)
+    for key in ("last", "after"):
+        engine.live.arm("timer", key, due_in=1)
+    tried(fleet, 1, "last")
+    fleet.live(12, engine)
     assert "last" not in kind.keys
     gate.open.set()
     wait_until(lambda: not engine.unanswered)
@@ -461,11 +469,13 @@ def test_who_waited_to_be_alone_and_is_gone_holds_nobody_up(fleet):
     kind.answer = lambda deadline: gate(deadline) if deadline.key == "first" else None
     engine = fleet(kind)
     engine.turn()
-    for key, due in (("first", 1), ("last", 2)):
-        engine.live.arm("timer", key, due_in=due)
-    tried(fleet, 1, "last")
+    engine.live.arm("timer", "first", due_in=1)
     fleet.live(4, engine)
     assert gate.entered.wait(10)
+    engine.live.arm("timer", "last", due_in=1)
+    tried(fleet, 1, "last")
+    fleet.live(4, engine)
+    assert engine.parts._admission._waiting
     fleet.execute(sa.delete(D).where(D.c.key == "last"))
     engine.live.arm("timer", "next", due_in=1)
     gate.open.set()
@@ -473,3 +483,4 @@ def test_who_waited_to_be_alone_and_is_gone_holds_nobody_up(fleet):
         fleet.live(2, engine)
         engine.settle()
     assert sorted(kind.keys) == ["first", "next"]
+    assert not engine.parts._admission._waiting

@@ -88,6 +88,23 @@ def test_a_suspended_engine_may_still_end_what_it_began(fleet):
     assert fleet.rows() == []
 
 
+def test_a_block_cut_short_because_it_may_not_go_on_stays_armed(fleet):
+    """Its work is not done: whoever has the deadline when it is due does it."""
+    timer = Recorder()
+    engine = fleet(timer)
+    with (
+        pytest.raises(exceptions.Suspended),
+        engine.live.guard("timer", "k", due_in=60) as guard,
+    ):
+        fleet.clock.advance(30)
+        guard.check()
+    assert fleet.row("k").state == "armed"
+    assert not engine.parts.owner.guards
+    fleet.live(34, engine)
+    engine.settle()
+    assert timer.keys == ["k"]
+
+
 def test_a_guard_that_others_took_over_says_so_at_the_end(every_fleet):
     fleet = every_fleet
     engine, survivor = fleet(), fleet()
