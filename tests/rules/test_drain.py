@@ -436,3 +436,24 @@ def test_an_idle_engine_stops_at_once_however_seldom_it_sweeps(quick_url):
     live._running._bell.ring()
     ended(thread)
     assert not late
+
+
+@pytest.mark.xfail(strict=True, reason="it beats on, and cannot be stopped")
+def test_a_start_that_gets_no_thread_leaves_nothing_behind(
+    quick_url, fleet, monkeypatch
+):
+    live = Liveness(Settings.of(connection=quick_url))
+    start = threading.Thread.start
+
+    def limited(thread):
+        if thread.name == "liveness-sweep":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    with pytest.raises(RuntimeError):
+        live.start()
+    hearts = [t for t in threading.enumerate() if t.name == "liveness-heart"]
+    live.stop()
+    assert not hearts
+    assert not live.trusted

@@ -300,6 +300,21 @@ def test_an_engine_that_does_nothing_is_fenced_in_the_end(fleet, clock):
     assert fleet.engine_row(stuck).fenced_by == works.id
 
 
+@pytest.mark.parametrize("how", ["fenced", "purged", "another's", "not yet"])
+def test_an_engine_that_stopped_beating_learns_of_its_fence(fleet, clock, how):
+    engine = fleet()
+    engine.turn()
+    clock.advance(31)
+    if how == "fenced":
+        fleet.bury(engine)
+    elif how == "purged":
+        fleet.execute(sa.delete(E))
+    elif how == "another's":
+        fleet.execute(sa.update(E).values(token=1))
+    engine.parts.heart._step()
+    assert engine.trust.fenced is (how != "not yet")
+
+
 def test_an_engine_that_was_paused_as_a_whole_beats_first(fleet, clock):
     """Its loop had no time to come round either; the next step asks again."""
     engine = fleet()

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from liveness import Liveness, Settings
 from liveness.db import tables
+from liveness.db.rows import new_token
 from tests.fleet import Gate, Recorder, wait_until
 from tests.rules.faults import Away, Fault, Meanwhile
 
@@ -333,6 +334,27 @@ def test_with_suspects_waiting_for_one_in_flight_it_does_not_spin(fleet):
     fleet.execute(sa.update(D).values(attempts=1))
     engine.parts._agenda.__init__()
     fleet.clock.advance(2)
+    count = turns(fleet, engine, 60)
+    gate.open.set()
+    assert count <= 130
+
+
+@pytest.mark.xfail(strict=True, reason="it is due, and wakes the loop, and waits")
+@pytest.mark.parametrize("kind_attempts", [1, 2])
+def test_while_one_waits_to_be_alone_it_does_not_spin(fleet, kind_attempts):
+    gate, slow = Gate(), Recorder("slow", handler_timeout=HOUR)
+    slow.answer = gate
+    engine = fleet(slow, Recorder(max_attempts=kind_attempts))
+    engine.turn()
+    engine.live.arm("slow", "k", due_in=1)
+    fleet.live(4, engine)
+    assert gate.entered.wait(10)
+    for number in range(3):
+        engine.live.arm("timer", f"k{number}", due_in=1)
+    last = {"attempts": kind_attempts - 1, "token": new_token()}
+    fleet.execute(sa.update(D).where(D.c.kind == "timer").values(**last))
+    engine.parts._agenda.__init__()
+    fleet.live(10, engine)
     count = turns(fleet, engine, 60)
     gate.open.set()
     assert count <= 130
