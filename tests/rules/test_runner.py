@@ -10,6 +10,7 @@ from liveness.db import tables
 from liveness.exceptions import Reject
 from liveness.pool import Pool
 from tests.fleet import Gate, Recorder, wait_until
+from tests.rules.faults import Fault
 
 D = tables.deadline
 HOUR = 3600.0
@@ -92,11 +93,13 @@ def test_what_returns_too_late_is_ignored(every_fleet, hanging, caplog):
     engine.beat()
     engine.turn()
     before = fleet.row("k0")
+    complete = Fault(engine.parts.deadlines, "complete")
     hanging.open()
     wait_until(lambda: "too late to count" in caplog.text)
     engine.settle()
     engine.turn()
     assert fleet.row("k0") == before
+    assert complete.calls == 0
     assert before.state == "armed"
 
 
