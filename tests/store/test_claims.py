@@ -1,6 +1,7 @@
 """Claims: who may take what, on every database and by both ways of claiming."""
 
 import dataclasses
+import types
 from datetime import timedelta
 
 import pytest
@@ -104,6 +105,25 @@ def test_the_way_under_test_is_the_way_taken(store, path, sent):
     else:
         (update,) = sent
     assert update.startswith("UPDATE")
+
+
+@pytest.mark.parametrize(
+    "name, mariadb, version, locks",
+    [
+        ("postgresql", False, (9, 5), True),
+        ("mysql", True, (10, 6), True),
+        ("mysql", True, (10, 5, 29), False),
+        ("mysql", False, (8, 0, 40), False),
+        ("sqlite", False, (3, 40, 1), False),
+    ],
+)
+def test_rows_are_locked_where_a_hung_client_cannot_keep_them(
+    name, mariadb, version, locks
+):
+    dialect = types.SimpleNamespace(
+        name=name, is_mariadb=mariadb, server_version_info=version
+    )
+    assert claims_module._has_bounded_locks(dialect) is locks
 
 
 def test_nothing_found_is_nothing_sent(store, sent):

@@ -565,6 +565,32 @@ def test_a_server_that_comes_back_is_ridden_out(server, database, _stores):
     assert len(pauses) == 2
 
 
+@servers_only
+def test_a_server_that_was_started_again_is_another_one(server, store, _stores):
+    """Who observed the last one begins again: it may have lost what it promised."""
+
+    def seen() -> tuple[str, float]:
+        with store.connect() as connection:
+            name = store.engines.observe(connection, ME, 1).server
+            return name, store.engines.server_start(connection)
+
+    name, start = seen()
+    again, same = seen()
+    assert again == name and abs(same - start) <= 2
+    while server.label == "MariaDB" and uptime(server) < 4:
+        time.sleep(0.1)  # it counts whole seconds
+    server.kill()
+    server.start()
+    for other in _stores.values():
+        other.pool.dispose()
+    later, moved = seen()
+    assert later != name or moved - start > 2
+
+
+def uptime(server) -> int:
+    return int(server.admin("SHOW GLOBAL STATUS LIKE 'Uptime'")[0][1])
+
+
 def test_trying_again_has_an_end_and_grows(store):
     pauses: list[float] = []
     tried: list[int] = []
