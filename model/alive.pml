@@ -108,7 +108,6 @@ inline compress() {
 inline landed() { beat = IDLE; trouble = false }
 
 proctype Heart() {
-end:
     do
     :: d_step {
         row == LIVE && beat == IDLE && sent_age > 0 ->
@@ -136,7 +135,6 @@ end:
       || beat == ONE))
 
 proctype Server() {
-end:
     do
     :: d_step {
         row == LIVE && beat == FLYING && db == OK ->
@@ -165,7 +163,6 @@ inline forget_run(i) {
 }
 
 proctype Observe(byte me) {
-end:
     do
     :: d_step {
         AWAKE && row == LIVE && db != DOWN ->
@@ -231,7 +228,6 @@ end:
 inline another_episode() { if :: episodes < 2 -> episodes++ :: else fi }
 
 proctype Nemesis() {
-end:
     do
     :: d_step {
         row == LIVE && db == OK ->
@@ -301,8 +297,8 @@ inline observer_tick() {
 }
 
 proctype Clock() {
-end:
     do
+    :: row != LIVE -> skip      /* so that any other standstill is an error */
     :: d_step {
         row == LIVE && !URGENT ->
         older(sent_age, TTL);

@@ -93,7 +93,6 @@ inline own_beat() {
 }
 
 proctype Engine() {
-end:
     do
     :: d_step {
         !fenced && !gone && !beaten && !stall && WORKS ->
@@ -110,7 +109,6 @@ end:
 }
 
 proctype Observe() {
-end:
     do
     :: d_step {
         !fenced && AWAKE && !read_it ->
@@ -172,7 +170,6 @@ end:
 }
 
 proctype Nemesis() {
-end:
     do
     :: d_step {
         !fenced && !stall && stalls == 0 ->
@@ -187,8 +184,8 @@ end:
 inline older(age, most) { if :: age < most -> age++ :: else fi }
 
 proctype Clock() {
-end:
     do
+    :: fenced -> skip      /* so that any other standstill is an error */
     :: d_step {
         !fenced && !E_DUE && !O_DUE && !FENCE_DUE && !(stall && stalls == 1) ->
         if

@@ -36,7 +36,7 @@ from liveness.cmd import engine, manage
 from liveness.db import migration
 from tests.clock import SettableClock
 from tests.fleet import Driven, Gate, Recorder, wait_until
-from tests.test_cli import Command, one_line
+from tests.test_cli import Command, no_command_outlives_its_test, one_line  # noqa: F401
 from tests.test_migrations import run
 
 SECRET = "hunter2/@:%-s3cr3t"
@@ -851,6 +851,7 @@ PARKED = {
     "attempts at the maximum": ({"attempts": 5}, "5 attempts"),
     "attempts at the end of numbers": ({"attempts": 2**31 - 1}, "attempts"),
     "no attempt at all": ({"max_attempts": 0}, "attempts"),
+    "an epoch at the end of numbers": ({"epoch": 2**63 - 1}, "out of range"),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import logging
@@ -13,6 +14,7 @@ import sys
 import traceback
 import warnings
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from oslo_config import cfg
@@ -37,12 +39,15 @@ class Command:
     """A command line in a child process of its own; a fork, because starting Python
     anew takes longer than all the rest."""
 
+    running: ClassVar[list[Command]] = []
+
     def __init__(self, main, *argv, stdout=None, env=None, cwd=None, patch=None):
         self._files = os.memfd_create("out"), os.memfd_create("err")
         sys.stdout.flush()
         sys.stderr.flush()
         self.pid = os.fork()
         if self.pid:
+            self.running.append(self)
             return
         code = 99
         try:
@@ -75,13 +80,17 @@ class Command:
                 codes.append(os.waitstatus_to_exitcode(status))
             return pid
 
-        try:
-            wait_until(ended, seconds)
-        except AssertionError:
-            os.killpg(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-            raise
+        wait_until(ended, seconds)
+        self.running.remove(self)
         return Result(codes[0], *self.said())
+
+    def kill(self):
+        """End it, and whatever it has started."""
+        self.running.remove(self)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
 
     def said(self):
         """What it has written so far: (out, err)."""
@@ -100,6 +109,13 @@ def _forget_pytest():
     for sign in (signal.SIGALRM, signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def no_command_outlives_its_test():
+    yield
+    for command in list(Command.running):
+        command.kill()
 
 
 def managed(*argv, **how):

@@ -156,16 +156,22 @@ def test_the_loop_wakes_when_the_next_handler_is_late(fleet, hanging, clock):
 
 
 def test_time_in_the_queue_is_not_the_handlers(fleet, hanging, clock):
-    engine = fleet(hanging, handler_threads=1)
-    claimed(fleet, engine, count=2)
+    hanging.handler_timeout = HOUR
+    quick = Recorder("quick", handler_timeout=5)
+    engine = fleet(hanging, quick, handler_threads=1)
+    claimed(fleet, engine)
     entered(hanging, 1)
-    clock.advance(9)
-    hanging.gates[0].open.set()
-    entered(hanging, 2)
-    clock.advance(9)
+    engine.live.arm("quick", "waits", due_in=0)
+    engine.turn()
+    before = fleet.row("waits")
+    assert before.state == "claimed"
+    clock.advance(20)
     engine.beat()
     engine.turn()
-    engine.live.check(hanging.values[1])
+    assert fleet.row("waits") == before
+    hanging.open()
+    engine.settle()
+    assert quick.keys == ["waits"]
 
 
 # --- check --------------------------------------------------------------------

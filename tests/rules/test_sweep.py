@@ -295,6 +295,36 @@ def test_a_page_that_cannot_be_taken_starves_no_other(fleet, small_pages, owner)
     assert sorted(set(timer.keys)) == ["k0", "k1", "k2", "k3", "k4"]
 
 
+@pytest.mark.parametrize("owner", ["dead", "nobody"])
+def test_what_has_to_wait_for_a_thread_does_not_keep_timers_from_an_owner(
+    fleet, small_pages, owner
+):
+    """All threads are busy; a page of actions, first in line, cannot be claimed now."""
+    gate = Gate()
+    action = Recorder("action", when_orphaned="retrigger", handler_timeout=HOUR)
+    action.answer = gate
+    kinds = (action, Recorder())
+    dead, engine = fleet(*kinds), fleet(*kinds, handler_threads=1, **small_pages)
+    engine.turn()
+    for number in range(2):
+        engine.live.arm("action", f"runs{number}", due_in=1)
+    fleet.clock.advance(1)
+    engine.turn()
+    assert engine.parts.runner.room == 0
+    for number in range(5):
+        dead.live.arm("action", f"waits{number}", due_in=HOUR)
+    dead.live.arm("timer", "k", due_in=2 * HOUR)
+    fleet.bury(dead)
+    if owner == "nobody":
+        theirs = D.c.owner_id == dead.id
+        fleet.execute(sa.update(D).where(theirs).values(owner_id=None))
+    for _ in range(10):
+        fleet.live(2, engine)
+    adopted = fleet.row("k").owner_id
+    gate.open.set()
+    assert adopted == engine.id
+
+
 def test_more_own_deadlines_than_a_page_all_fire_in_time(fleet, small_pages):
     timer = Recorder()
     engine = fleet(timer, **small_pages)

@@ -1,0 +1,728 @@
+/*
+ * The rows: engines A and B arm, claim, run, settle, drain, die, and are taken over; a
+ * survivor C, without faults, sees to what is left when the faults are over. What
+ * claims.py, deadlines.py, runner.py, settle.py, sweep.py and Running.drain do.
+ *
+ * A token is random, so all that matters is who presents the one that is in the row now:
+ * "cur" is true for a value whose token that is. Every write of a row makes all values
+ * of it stale (touch), but the writer's own new one. So tokens need no numbers, and the
+ * states are finite without any bound on the length of a run.
+ *
+ * The lease is here what lease.pml has shown it to be: an engine is fenced only while it
+ * does not trust itself. How late a deadline is, is three steps: not due, due, and due
+ * for longer than its owner's head start.
+ *
+ * One statement is on its way from each engine's loop; its answer may be lost, and with
+ * LATE it may be executed long after its engine gave it up. When all is calm, everything
+ * that was armed must come to its end: invariant 1 is checked where nothing moves.
+ *
+ * Switches: ROWS, LATE, DRAIN, HOST, HANGS, RETRIES. Mutants begin with M_.
+ */
+
+#ifndef ROWS
+#define ROWS 1
+#endif
+#define A 0
+#define B 1
+#define C 2
+#define NOBODY 3
+
+/* A row's state. */
+#define NONE    0            /* not armed yet */
+#define ARMED   1
+#define CLAIMED 2
+#define PARKED  3
+#define GONE    4            /* completed or disarmed */
+
+/* An engine's row. */
+#define LIVE    0
+#define FENCED  1
+#define STOPPED 2
+#define MISSING 3            /* purged */
+
+/* A statement of a loop. */
+#define CLAIM_OWN     1
+#define CLAIM_OVERDUE 2
+#define CLAIM_ORPHAN  3
+#define ADOPT_ORPHAN  4
+#define ADOPT_LOST    5
+#define DONE          6
+#define RETRY         7
+#define RELEASE       8
+#define PARK          9
+#define HAND_BACK     10
+
+/* Where it is; and what a hold is. */
+#define IDLE     0
+#define SENT     1           /* on its way to the server */
+#define ONE      2           /* it changed the row; the answer is on its way */
+#define WAITS    1           /* held, the handler not called yet */
+#define RUNS     2           /* the handler runs */
+#define ANSWERED 3           /* spent; the outcome is to be written */
+
+#define say(what) printf(what)
+
+typedef Row { byte state; byte owner = NOBODY; byte due };
+Row row[ROWS];
+bool open[ROWS];             /* A's host has armed it in a transaction not yet committed */
+bool value[ROWS];            /* A's host has the value that arm or extend gave out ... */
+bool value_cur[ROWS];        /* ... and it is the newest */
+
+typedef Engine {
+    bool up = true;
+    byte state;              /* of its row */
+    bool trust = true;
+    byte drain;              /* 1 draining, 2 trust dropped, 3 spent, 4 handed back */
+    byte op; byte at; byte does; bool cur;             /* its statement */
+#ifdef LATE
+    byte late_op; byte late_at; bool late_cur;         /* one that it gave up */
+#endif
+};
+Engine e[2];
+typedef Hold { byte does; bool cur; byte outcome };
+Hold h[2 * ROWS];
+#define HOLD(i, r) h[(i) * ROWS + (r)]
+#define HOLD_ON_STANDBY(i, r) held_on_standby[(i) * ROWS + (r)]
+bool c_runs[ROWS], c_cur[ROWS];
+#if defined(M_LATE_RETURN_COUNTS)
+bool hung[2 * ROWS], hung_cur[2 * ROWS];
+#define HUNG(i, r) hung[(i) * ROWS + (r)]
+#define HUNG_CUR(i, r) hung_cur[(i) * ROWS + (r)]
+#endif
+#ifdef FAILOVER              /* an asynchronous standby has some prefix */
+Row standby[ROWS];
+byte standby_engine[2];
+bool ended_before[2];        /* a pass has read that, before a failover undid it */
+bool held_on_standby[2 * ROWS];  /* the token of a value is the standby's */
+bool value_on_standby[ROWS];
+#endif
+bool calm;                   /* no more faults: what is left now must be finished */
+
+#define BY_TRUST(i) (i == C || (i < C && e[i].trust))
+#define IN_DB(i) (i == C -> LIVE : e[i].state)
+
+/* Whose rows a pass takes for orphans. A missing engine counts when it has been missing
+ * for a whole lease: by then it does not trust itself. */
+#if defined(M_MISSING_IS_ALIVE)
+#define ENDED(i) (e[i].state == FENCED || e[i].state == STOPPED)
+#elif defined(M_MISSING_AT_ONCE)
+#define ENDED(i) (e[i].state != LIVE)
+#else
+#define ENDED(i) (e[i].state == FENCED || e[i].state == STOPPED \
+                  || (e[i].state == MISSING && !e[i].trust))
+#endif
+#ifdef FAILOVER              /* ... or that ended before the failover, as far as it knows */
+#define DEAD(i) (i < C && (ENDED((i) % 2) || ended_before[(i) % 2]))
+#else
+#define DEAD(i) (i < C && ENDED((i) % 2))
+#endif
+#define UNSETTLED(r) (row[r].state == ARMED || row[r].state == CLAIMED)
+#define ORPHAN(r) ((row[r].owner == NOBODY && row[r].state == ARMED) \
+                   || (DEAD(row[r].owner) && UNSETTLED(r)))
+#define ORPHAN_NOW(r) ((row[r].owner == NOBODY && row[r].state == ARMED) \
+                       || (row[r].owner < C && ENDED(row[r].owner % 2) && UNSETTLED(r)))
+
+/* --- the token changes --------------------------------------------------------- */
+inline touch(ro) {
+    if :: e[A].at == ro -> e[A].cur = false :: else fi;
+    if :: e[B].at == ro -> e[B].cur = false :: else fi;
+#ifdef LATE
+    if :: e[A].late_at == ro -> e[A].late_cur = false :: else fi;
+    if :: e[B].late_at == ro -> e[B].late_cur = false :: else fi;
+#endif
+    HOLD(A, ro).cur = false;
+    HOLD(B, ro).cur = false;
+    value_cur[ro] = false;
+    c_cur[ro] = false;
+#if defined(M_LATE_RETURN_COUNTS)
+    HUNG_CUR(A, ro) = false;
+    HUNG_CUR(B, ro) = false;
+#endif
+}
+
+/* --- what the statements' WHERE say ------------------------------------------------ */
+#ifdef M_CLAIM_WITHOUT_DUE
+#define DUE(r, least) true
+#else
+#define DUE(r, least) (row[r].due >= least)
+#endif
+#ifdef M_CLAIM_WITHOUT_TOKEN
+#define SAME(cur) true
+#else
+#define SAME(cur) cur
+#endif
+#ifdef M_SETTLE_WITHOUT_TOKEN
+#define HELD_SAME(cur) true
+#else
+#define HELD_SAME(cur) cur
+#endif
+#ifdef M_SETTLE_WITHOUT_OWNER
+#define HELD_OWN(r, i) true
+#else
+#define HELD_OWN(r, i) (row[r].owner == i)
+#endif
+#ifdef M_NO_SECOND_LOOK
+#define STILL_ORPHAN(r) true
+#else
+#define STILL_ORPHAN(r) (row[r].owner == NOBODY || IN_DB(row[r].owner) != LIVE)
+#endif
+
+#define COUNTS(op, r, i, cur) ( \
+    op == CLAIM_OWN     -> (SAME(cur) && row[r].owner == i && row[r].state == ARMED \
+                            && DUE(r, 1)) : ( \
+    op == CLAIM_OVERDUE -> (SAME(cur) && OVERDUE_STATE(r) && DUE(r, 2)) : ( \
+    op == CLAIM_ORPHAN  -> (SAME(cur) && STILL_ORPHAN(r) && row[r].state != GONE) : ( \
+    op == ADOPT_ORPHAN  -> (SAME(cur) && STILL_ORPHAN(r) && row[r].state == ARMED) : ( \
+    op == ADOPT_LOST    -> (SAME(cur) && row[r].owner == i \
+                            && row[r].state == CLAIMED) : \
+                           (HELD_SAME(cur) && HELD_OWN(r, i) \
+                            && row[r].state != GONE))))))
+
+#ifdef M_CLAIMED_DUE_AT_A_TIMEOUT
+#define OVERDUE_STATE(r) (row[r].state == ARMED || row[r].state == CLAIMED)
+#else
+#define OVERDUE_STATE(r) (row[r].state == ARMED)
+#endif
+#ifdef M_CLAIM_LEAVES_IT_DUE
+#define ONCE_CLAIMED ARMED
+#else
+#define ONCE_CLAIMED CLAIMED
+#endif
+
+#ifdef M_RETRY_KEEPS_TOKEN
+#define RETRY_TOUCH(r) skip
+#else
+#define RETRY_TOUCH(r) touch(r)
+#endif
+
+/* What holds whenever a statement changes a row. */
+#define RUNS_TRUSTED(i, r) (e[i].trust && HOLD(i, r).does == RUNS)
+#define HELD_TRUSTED(i, r) (e[i].trust && \
+    (HOLD(i, r).does == RUNS || HOLD(i, r).does == WAITS))
+
+/* Invariant 3: no two run it at once, as long as each trusts itself. When a failover
+ * has lost a claim that was acknowledged, two may; but only one of them can settle. */
+#ifdef FAILOVER
+#define LOST_CLAIMS true
+#else
+#define LOST_CLAIMS false
+#endif
+
+inline check(stmt, ro, by) {
+    if
+    :: stmt <= CLAIM_ORPHAN ->                           /* invariant 2 */
+        assert(row[ro].due >= 1 || row[ro].owner == NOBODY ||
+               IN_DB(row[ro].owner) != LIVE);
+        assert(row[ro].state != PARKED)
+    :: else
+    fi;
+    if
+    :: stmt == CLAIM_ORPHAN || stmt == ADOPT_ORPHAN ->     /* invariant 5 */
+        assert(row[ro].owner == NOBODY || !BY_TRUST(row[ro].owner))
+    :: stmt == RELEASE || stmt == HAND_BACK ->             /* spent before it is sent */
+        assert(!HELD_TRUSTED(by, ro))
+    :: stmt == DONE || stmt == PARK ->                     /* invariants 3 and 6 */
+        assert(!(HOLD(1 - by, ro).does != IDLE && HOLD(1 - by, ro).cur));
+        assert(!((HOLD(by, ro).does == WAITS || HOLD(by, ro).does == RUNS) &&
+                 HOLD(by, ro).cur));
+        assert(!c_runs[ro])
+    :: else
+    fi
+}
+
+inline change(stmt, ro, by) {
+    check(stmt, ro, by);
+    if
+    :: stmt <= CLAIM_ORPHAN ->
+        row[ro].state = ONCE_CLAIMED; row[ro].owner = by; touch(ro);
+        if :: row[ro].due > 1 -> row[ro].due = 1 :: else fi  /* counted anew */
+    :: stmt == ADOPT_ORPHAN -> row[ro].owner = by; touch(ro)
+    :: stmt == ADOPT_LOST   -> touch(ro)
+    :: stmt == DONE         -> row[ro].state = GONE; row[ro].owner = NOBODY; touch(ro)
+    :: stmt == PARK         -> row[ro].state = PARKED; row[ro].owner = NOBODY; touch(ro)
+    :: stmt == RETRY      -> row[ro].state = ARMED; row[ro].due = 0; RETRY_TOUCH(ro)
+    :: stmt == RELEASE      -> row[ro].state = ARMED; row[ro].owner = NOBODY; touch(ro)
+    :: stmt == HAND_BACK    -> row[ro].state = ARMED; row[ro].owner = NOBODY; touch(ro)
+    fi;
+    if
+    :: row[ro].state == GONE || row[ro].state == PARKED -> row[ro].due = 0
+    :: else
+    fi
+}
+#ifdef M_PURGES_AN_OWNER
+#define PURGEABLE(i) true
+#else
+#define PURGEABLE(i) OWNS_NOTHING(i)
+#endif
+#ifdef M_RESIGNS_FIRST
+#define RESIGNS(i) (e[i].drain >= 1)
+#else
+#define RESIGNS(i) (e[i].drain == 3)
+#endif
+
+/* --- an engine's loop, for each row ---------------------------------------------------- */
+#define FREE (e[i].up && e[i].does == IDLE)
+/* Trust is looked at when a pass begins; by the time that it claims, the engine may be
+ * suspended, fenced, or draining: only when all is calm is that no matter of time. */
+#define IN_A_PASS (FREE && (calm -> (e[i].drain == 0 && e[i].trust) : e[i].drain <= 3))
+#define SWEEPS (IN_A_PASS && UNKNOWN)
+#ifdef M_LET_GO_BEFORE_WRITTEN
+#define UNKNOWN (HOLD(i, r).does != RUNS && HOLD(i, r).does != WAITS)
+#else
+#define UNKNOWN (HOLD(i, r).does == IDLE)
+#endif
+#ifdef M_ADOPTS_WHAT_IT_HOLDS
+#define LOOKS_FOR_LOST IN_A_PASS
+#else
+#define LOOKS_FOR_LOST SWEEPS
+#endif
+
+#ifdef M_LATE_RETURN_COUNTS
+#define HANG_GUARD && !HUNG(i, r)
+#define HANG_NOTE HUNG(i, r) = true; HUNG_CUR(i, r) = HOLD(i, r).cur;
+#else
+#define HANG_GUARD
+#define HANG_NOTE
+#endif
+
+inline send(what, index) {
+    e[i].op = what; e[i].at = index; e[i].does = SENT; e[i].cur = true
+}
+
+#define HANDLES (e[i].up && HOLD(i, r).does == RUNS)
+inline answer(what) { HOLD(i, r).does = ANSWERED; HOLD(i, r).outcome = what }
+
+inline rest(by) { e[by].op = 0; e[by].at = 0; e[by].does = IDLE; e[by].cur = false }
+inline drop(by, ro) {
+    HOLD(by, ro).does = IDLE; HOLD(by, ro).cur = false; HOLD(by, ro).outcome = 0
+}
+
+proctype Loop(byte i; byte r) {
+end:
+    do
+    :: d_step {
+        SWEEPS && row[r].owner == i && row[r].state == ARMED &&
+        (row[r].due > 0 || !calm) ->
+        send(CLAIM_OWN, r);
+        say("engine claims an own deadline\n")
+    }
+    :: d_step {
+        SWEEPS && row[r].owner != i && row[r].owner != NOBODY &&
+        OVERDUE_STATE(r) && row[r].due == 2 ->
+        send(CLAIM_OVERDUE, r);
+        say("engine claims an overdue deadline of another\n")
+    }
+    :: d_step {
+        SWEEPS && ORPHAN(r) && (row[r].due > 0 || r > 0 || row[r].state == CLAIMED) ->
+        send(CLAIM_ORPHAN, r);
+        say("engine claims an orphan\n")
+    }
+    :: d_step {
+        SWEEPS && ORPHAN(r) && row[r].due == 0 && r == 0 && row[r].state == ARMED ->
+        send(ADOPT_ORPHAN, r);
+        say("engine adopts an orphan\n")
+    }
+#ifndef M_NO_ADOPTION
+    :: d_step {
+        LOOKS_FOR_LOST && row[r].owner == i && row[r].state == CLAIMED ->
+        send(ADOPT_LOST, r);
+        say("engine finds a claim of its own that it does not know\n")
+    }
+#endif
+    :: d_step {
+        FREE && HOLD(i, r).does == ANSWERED && e[i].drain <= 2 ->
+        send(HOLD(i, r).outcome, r);
+        e[i].cur = HOLD(i, r).cur;
+        say("engine sends an outcome\n")
+    }
+    /* The answer. */
+    :: d_step {
+        e[i].up && e[i].does == ONE && e[i].at == r ->
+        if
+        :: e[i].op >= DONE -> drop(i, r); say("engine: the outcome is written\n")
+        :: else ->
+            assert(HOLD(i, r).does != RUNS);           /* no second run here, */
+            assert(HOLD(i, r).does != ANSWERED);       /* nor one after the answer */
+            HOLD(i, r).does = WAITS;
+            HOLD(i, r).cur = e[i].cur;
+            say("engine: claimed, and held\n")
+        fi;
+        rest(i)
+    }
+    :: d_step {
+        e[i].does >= SENT && e[i].at == r && (!calm || !e[i].up) ->
+        rest(i);
+        say("engine: no answer comes\n")
+    }
+#ifdef LATE
+    :: d_step {
+        e[i].does == SENT && e[i].at == r && e[i].late_op == 0 && !calm ->
+        e[i].late_op = e[i].op; e[i].late_at = r; e[i].late_cur = e[i].cur;
+        rest(i);
+        say("engine gives up a statement that is still on its way\n")
+    }
+#endif
+    /* The handler. */
+    :: d_step {
+        e[i].up && e[i].trust && HOLD(i, r).does == WAITS ->
+        HOLD(i, r).does = RUNS;
+        say("engine calls the handler\n");
+        assert(LOST_CLAIMS || (!RUNS_TRUSTED(1 - i, r) && !c_runs[r]))
+    }
+    :: d_step { HANDLES -> answer(DONE); say("the handler is done\n") }
+#ifdef RETRIES
+    :: d_step { HANDLES && !calm -> answer(RETRY); say("the handler wants a retry\n") }
+    :: d_step { HANDLES && !calm -> answer(RELEASE); say("the handler releases\n") }
+    :: d_step { HANDLES && !calm -> answer(PARK); say("the handler parks\n") }
+#endif
+#ifdef HANGS
+    :: d_step {
+        HANDLES && !calm HANG_GUARD ->
+        HANG_NOTE
+        answer(RETRY);
+        say("the handler runs too long: its value is taken away, to be retried\n")
+    }
+    :: d_step {
+        HANDLES && !calm HANG_GUARD ->
+        HANG_NOTE
+        answer(RELEASE);
+        say("all threads hang: its value is taken away, to be released\n")
+    }
+    :: d_step {
+        FREE && HOLD(i, r).does == WAITS && !calm ->
+#ifdef M_RELEASE_THEN_SPEND
+        send(RELEASE, r);
+        e[i].cur = HOLD(i, r).cur;
+#else
+        answer(RELEASE);
+#endif
+        say("all threads hang: what waits is given back\n")
+    }
+#ifdef M_LATE_RETURN_COUNTS
+    :: d_step {
+        e[i].up && HUNG(i, r) ->
+        HUNG(i, r) = false;
+        say("the late handler returns, and its outcome is written\n");
+        if
+        :: COUNTS(DONE, r, i, HUNG_CUR(i, r)) -> change(DONE, r, i)
+        :: else
+        fi;
+        HUNG_CUR(i, r) = false
+    }
+#endif
+#endif
+    od
+}
+
+/* --- the server ---------------------------------------------------------------------------- */
+proctype Server(byte i) {
+end:
+    do
+    :: d_step {
+        e[i].does == SENT ->
+        if
+        :: COUNTS(e[i].op, e[i].at, i, e[i].cur) ->
+            change(e[i].op, e[i].at, i);
+            say("server: it changes the row\n");
+            if
+            :: e[i].op == ADOPT_ORPHAN -> rest(i)      /* the row says it all */
+            :: else -> e[i].does = ONE; e[i].cur = true
+            fi
+        :: else ->
+            say("server: it changes nothing, and the engine learns it\n");
+            if :: e[i].op >= DONE && e[i].up -> drop(i, e[i].at) :: else fi;
+            rest(i)
+        fi
+    }
+#ifdef LATE
+    :: d_step {
+        e[i].late_op != 0 ->
+        if
+        :: COUNTS(e[i].late_op, e[i].late_at, i, e[i].late_cur) ->
+            change(e[i].late_op, e[i].late_at, i);
+            say("server: the late statement changes the row\n")
+        :: else -> say("server: the late statement changes nothing\n")
+        fi;
+        e[i].late_op = 0; e[i].late_at = 0; e[i].late_cur = false
+    }
+    :: d_step {
+        e[i].late_op != 0 ->
+        e[i].late_op = 0; e[i].late_at = 0; e[i].late_cur = false;
+        say("the late statement is lost\n")
+    }
+#endif
+    od
+}
+
+/* --- the lives of A and B ---------------------------------------------------------------------- */
+inline clear(i) {
+    for (x : 0 .. ROWS - 1) { drop(i, x) }
+    x = 0;
+    if :: e[i].does >= ONE -> rest(i) :: else fi;
+    if :: i == A -> for (x : 0 .. ROWS - 1) { value[x] = false; value_cur[x] = false } :: else fi;
+    x = 0
+}
+byte x;
+
+#define OWNS_NOTHING(i) (row[0].owner != i && row[ROWS - 1].owner != i)
+
+proctype Life(byte i) {
+end:
+    do
+    :: d_step {
+        e[i].up && e[i].trust && !calm ->
+        e[i].trust = false;
+        say("engine is suspended: its lease lapsed\n")
+    }
+    :: d_step {
+        e[i].up && !e[i].trust && e[i].state == LIVE && e[i].drain <= 1 ->
+        e[i].trust = true;
+        say("engine beats again and trusts itself\n")
+    }
+    :: d_step {
+        e[i].up && !calm ->
+        e[i].up = false; e[i].trust = false; e[i].drain = 0;
+        clear(i);
+        say("engine dies\n")
+    }
+    :: d_step {
+        e[i].up && e[i].state != LIVE && e[i].drain == 0 ->
+        e[i].up = false; e[i].trust = false;
+        clear(i);
+        say("engine learns that it was fenced\n")
+    }
+    :: d_step {
+        e[i].state == LIVE && !e[i].trust && (!calm || !e[i].up || e[i].drain > 1) ->
+        e[i].state = FENCED;
+        say("engine is fenced\n")
+    }
+    :: d_step {
+        (e[i].state == FENCED || e[i].state == STOPPED) && PURGEABLE(i) ->
+        e[i].state = MISSING;
+        say("engine's row is purged\n")
+    }
+#ifdef DRAIN
+    :: d_step {
+        e[i].up && e[i].drain == 0 && !calm ->
+        e[i].drain = 1;
+        say("engine drains: no more claims\n")
+    }
+    :: d_step {
+        e[i].up && e[i].drain == 1 ->
+        e[i].drain = 2;
+#ifndef M_DRAINED_TRUSTED
+        e[i].trust = false;
+#endif
+        say("engine drops its trust\n")
+    }
+    :: d_step {
+        e[i].up && e[i].drain == 2 ->
+        e[i].drain = 3;
+#ifndef M_DRAINED_NOT_SPENT
+        for (x : 0 .. ROWS - 1) { drop(i, x) }
+        x = 0;
+#endif
+        say("engine spends every value that it holds\n")
+    }
+    :: d_step {
+        e[i].up && e[i].drain == 3 && row[0].owner == i ->
+        change(HAND_BACK, 0, i);
+        say("engine hands a deadline back\n")
+    }
+    :: d_step {
+        e[i].up && RESIGNS(i) ->
+        if
+        :: e[i].state == LIVE -> e[i].state = STOPPED; assert(!HELD_TRUSTED(i, 0))
+        :: else
+        fi;
+        e[i].up = false; e[i].trust = false; e[i].drain = 0;
+        clear(i);
+        say("engine resigns\n")
+    }
+#endif
+    od
+}
+
+#ifdef M_EXTEND_KEEPS_TOKEN
+#define EXTEND_TOUCH(r) skip
+#else
+#define EXTEND_TOUCH(r) touch(r)
+#endif
+
+/* --- a failover that loses commits ----------------------------------------------------- */
+#ifdef FAILOVER
+proctype Failover() {
+end:
+    do
+    :: d_step {
+        !calm ->
+        for (x : 0 .. ROWS - 1) {
+            standby[x].state = row[x].state; standby[x].owner = row[x].owner;
+            standby[x].due = row[x].due;
+            HOLD_ON_STANDBY(A, x) = HOLD(A, x).cur;
+            HOLD_ON_STANDBY(B, x) = HOLD(B, x).cur;
+            value_on_standby[x] = value_cur[x]
+        }
+        x = 0;
+        standby_engine[A] = e[A].state; standby_engine[B] = e[B].state;
+        say("the standby catches up\n")
+    }
+    :: d_step {
+        !calm ->
+        for (x : 0 .. ROWS - 1) {
+            row[x].state = standby[x].state; row[x].owner = standby[x].owner;
+            row[x].due = standby[x].due;
+            open[x] = false;
+            HOLD(A, x).cur = HOLD_ON_STANDBY(A, x);
+            HOLD(B, x).cur = HOLD_ON_STANDBY(B, x);
+            value_cur[x] = value_on_standby[x]
+        }
+        x = 0;
+        ended_before[A] = ended_before[A] || ENDED(A);
+        ended_before[B] = ended_before[B] || ENDED(B);
+        e[A].state = standby_engine[A]; e[B].state = standby_engine[B];
+        rest(A); rest(B);
+        say("failover: the standby takes over without the latest commits\n")
+    }
+    :: d_step {
+        ended_before[A] || ended_before[B] ->
+        ended_before[A] = false; ended_before[B] = false;
+        say("housekeeping reads anew who has ended\n")
+    }
+    od
+}
+#endif
+
+/* --- A's host, time, and the end ------------------------------------------------------------------ */
+#define CAN_EXTEND(r) (e[A].up && e[A].trust && !calm && value[r] && value_cur[r] && \
+                       row[r].owner == A && row[r].state == ARMED)
+
+proctype Host(byte r) {
+    /* An arm, alone or in a transaction of the host's, which commits when it likes: it
+     * may be on its way when A is dead, taken over, and purged. */
+    if
+    :: d_step { !calm && e[A].up && e[A].trust -> open[r] = true; say("A's host arms\n") }
+    :: calm || !e[A].up -> goto done
+    fi;
+    if
+    :: d_step {
+        open[r] ->
+        open[r] = false;
+        row[r].state = ARMED; row[r].owner = A;
+        value[r] = e[A].up; value_cur[r] = e[A].up;
+        say("server: the arm is committed\n")
+    }
+    :: d_step { open[r] -> open[r] = false; say("the host rolls back\n") };
+        goto done
+    :: !open[r] -> goto done                           /* its server is gone */
+    fi;
+#ifdef HOST
+end:
+    do
+    :: d_step {
+        CAN_EXTEND(r) ->
+        EXTEND_TOUCH(r);
+        row[r].due = 0;
+        value_cur[r] = true;
+        say("A's host extends\n")
+    }
+    :: d_step {
+        CAN_EXTEND(r) ->
+        EXTEND_TOUCH(r);
+        row[r].due = 0;
+        say("A's host extends, and gets no answer\n")
+    }
+    :: d_step {
+        e[A].up && value[r] && !calm ->
+        if
+        :: value_cur[r] && row[r].owner == A ->
+            change(DONE, r, A);
+            say("A's host disarms\n")
+        :: else -> say("A's host disarms: stale\n")
+        fi;
+        value[r] = false; value_cur[r] = false
+    }
+    :: !value[r] || calm || !e[A].up -> break
+    od;
+#endif
+done:
+    skip
+}
+
+proctype Time(byte r) {
+end:
+    do
+    :: d_step {
+        row[r].state == ARMED && row[r].due < 2 -> row[r].due++; say("time passes\n")
+    }
+    od
+}
+
+proctype Survivor(byte r) {
+end:
+    do
+    :: d_step {
+        calm && !c_runs[r] &&
+        ((row[r].state == ARMED && row[r].due == 2) || ORPHAN_NOW(r)) ->
+        if
+        :: ORPHAN_NOW(r) -> assert(row[r].owner == NOBODY || !BY_TRUST(row[r].owner))
+        :: else
+        fi;
+        row[r].state = CLAIMED; row[r].owner = C; touch(r);
+        c_runs[r] = true; c_cur[r] = true;
+        say("C claims and calls the handler\n");
+        assert(LOST_CLAIMS || (!RUNS_TRUSTED(A, r) && !RUNS_TRUSTED(B, r)))
+    }
+    :: d_step {
+        c_runs[r] ->
+        c_runs[r] = false;
+        assert(c_cur[r]);
+        row[r].state = GONE; row[r].owner = NOBODY; row[r].due = 0; touch(r);
+        say("C: done\n")
+    }
+    od
+}
+
+#define SETTLED(r) (row[r].state == NONE || row[r].state == PARKED || row[r].state == GONE)
+
+proctype Calm() {
+    d_step { calm = true; say("from here on nothing goes wrong\n") };
+    timeout;
+    assert(SETTLED(0) && SETTLED(ROWS - 1))              /* invariant 1 */
+end:
+    false
+}
+
+init {
+    atomic {
+        run Loop(A, 0); run Loop(B, 0);
+#if ROWS > 1
+        run Loop(A, 1); run Loop(B, 1);
+#endif
+        run Server(A); run Server(B);
+        run Life(A); run Life(B);
+        run Host(0); run Time(0); run Survivor(0);
+#if ROWS > 1
+        run Host(1); run Time(1); run Survivor(1);
+#endif
+#ifdef FAILOVER
+        run Failover();
+        standby_engine[A] = MISSING;       /* it has not yet heard of A */
+#endif
+        run Calm()
+    }
+}
+
+#ifdef ENDS                  /* when all is calm, nothing goes on for ever */
+never {
+before:
+    if
+    :: !calm -> goto before
+    :: calm -> goto accept
+    fi;
+accept:
+    do
+    :: calm
+    od
+}
+#endif
