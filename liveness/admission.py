@@ -16,7 +16,10 @@ from liveness.runner import Runner
 
 PATIENCE, PAUSE = 5.0, 60.0
 """Seconds for which nothing is claimed so that one at its last attempt can be alone,
-and seconds from then until that may be so again."""
+and seconds from then until that may be so again. Both double each time that it was in
+vain: the handlers that run take longer."""
+
+DOUBLINGS = 6
 
 
 class Admission:
@@ -29,6 +32,7 @@ class Admission:
     def __init__(self, runner: Runner, clock: Clock) -> None:
         self._clock = clock
         self._blocked_at = float("-inf")
+        self._waits = 0  # in vain
         self.left_behind = False
         self._runner = runner
         self._waiting = False  # one at its last attempt waits to be alone
@@ -77,7 +81,7 @@ class Admission:
         chosen: list[Deadline] = []
         if room and idle and last and not others_turn:
             chosen = last[:1]
-            self._waiting, self._was_alone = False, True
+            self._waiting, self._was_alone, self._waits = False, True, 0
         elif room and not (idle and self._blocks and not self._was_alone):
             self._was_alone = False
             chosen = self._crowd(others, counted, room)
@@ -88,10 +92,11 @@ class Admission:
     def _blocks(self) -> bool:
         """True while nothing is claimed for the sake of one that waits to be alone: for
         a while only, a slow handler must not keep all others from their time."""
-        now = self._clock.monotonic()
-        if self._waiting and now - self._blocked_at >= PAUSE:
-            self._blocked_at = now
-        return self._waiting and now - self._blocked_at < PATIENCE
+        since = self._clock.monotonic() - self._blocked_at
+        if self._waiting and since >= PAUSE * 2**self._waits:
+            self._waits = min(self._waits + (since < float("inf")), DOUBLINGS)
+            self._blocked_at, since = self._clock.monotonic(), 0.0
+        return self._waiting and since < PATIENCE * 2**self._waits
 
     def _crowd(
         self, values: Sequence[Deadline], counted: int, room: int

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import heapq
 import threading
+from collections import deque
 from collections.abc import Iterable
 
 from liveness.model import Deadline
@@ -35,6 +36,7 @@ class Agenda:
         self._lock = threading.Lock()
         self._entries: dict[int, Entry] = {}
         self._heap: list[tuple[float, int]] = []
+        self._waiting: deque[tuple[float, int]] = deque()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -53,9 +55,14 @@ class Agenda:
             self._entries.pop(row_id, None)
 
     def take_due(self, now: float, limit: int) -> list[Entry]:
-        """Remove and return at most ``limit`` entries that are due at ``now``."""
+        """Remove and return at most ``limit`` entries that are due at ``now``, and at
+        most as many of those that were put back, the longest waiting first."""
         due: list[Entry] = []
         with self._lock:
+            while len(due) < limit and self._waiting:
+                if (entry := self._known(*self._waiting.popleft())) is not None:
+                    due.append(self._entries.pop(entry.value.id))
+            limit += len(due)
             while len(due) < limit and (entry := self._first()) is not None:
                 if entry.due > now:
                     break
@@ -64,11 +71,13 @@ class Agenda:
         return due
 
     def put_back(self, entries: Iterable[Entry]) -> None:
-        """These were taken and not tried."""
+        """These were taken, and could not be tried yet: they are due, but no reason to
+        wake up; something else has to be settled first."""
         with self._lock:
             for entry in entries:
                 if entry.value.id not in self._entries:
-                    self._put(entry)
+                    self._entries[entry.value.id] = entry
+                    self._waiting.append((entry.due, entry.value.id))
 
     def postpone(self, entries: Iterable[Entry], now: float) -> None:
         """Try these again soon, a few times; then the next sweep will know better."""
@@ -80,19 +89,23 @@ class Agenda:
 
     @property
     def next_due(self) -> float:
-        """When the earliest is due, on the monotonic clock; infinity for none."""
+        """When the earliest is due that was not put back, on the monotonic clock;
+        infinity for none."""
         with self._lock:
             entry = self._first()
             return float("inf") if entry is None else entry.due
 
     def _first(self) -> Entry | None:
         while self._heap:
-            due, row_id = self._heap[0]
-            entry = self._entries.get(row_id)
-            if entry is not None and entry.due == due:
+            if (entry := self._known(*self._heap[0])) is not None:
                 return entry
             heapq.heappop(self._heap)
         return None
+
+    def _known(self, due: float, row_id: int) -> Entry | None:
+        """The entry, unless it was discarded or replaced meanwhile."""
+        entry = self._entries.get(row_id)
+        return entry if entry is not None and entry.due == due else None
 
     def _put(self, entry: Entry) -> None:
         self._entries[entry.value.id] = entry

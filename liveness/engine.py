@@ -311,7 +311,7 @@ class Running:
             self.deadlines,
             self._claims,
             live.handlers,
-            lambda value, outcome: self._settler.add([(value, outcome)]),
+            self._settler.add,
             self._armed,
             self._forget,
         )
@@ -326,9 +326,13 @@ class Running:
         self._register()
 
     def start(self) -> None:
-        """Start the heart and the loop."""
-        self.heart.start()
-        self._thread.start()
+        """Start the heart and the loop: both, or none when there is no thread."""
+        try:
+            self.heart.start()
+            self._thread.start()
+        except RuntimeError:
+            self.drain(0.0)
+            raise
         LOG.info(
             "Engine %s is live on %s (ttl %g s).",
             self.trust.engine_id,
@@ -337,11 +341,16 @@ class Running:
         )
 
     def drain(self, timeout: float) -> None:
-        """See :meth:`Liveness.stop`. A second caller waits for the first."""
-        with self._drain_lock:
+        """See :meth:`Liveness.stop`. A second caller waits for the first, but for a
+        callback of the fence: the first waits for the heart that runs it."""
+        if not self._drain_lock.acquire(blocking=not self.heart.is_current_thread):
+            return
+        try:
             if not self._drained:
                 self._drained = True
                 self._drain(timeout)
+        finally:
+            self._drain_lock.release()
 
     def _drain(self, timeout: float) -> None:
         LOG.info(
@@ -351,13 +360,14 @@ class Running:
             timeout,
         )
         self.loop.draining = True
+        turns = self.loop.turns  # the one under way may still claim
         self._bell.ring()
         if not self.trust.fenced:
             self._quietly(self.engines.set_draining)
-            self._wait_for_work(timeout)
+            self._wait_for_work(timeout, turns)
         self.loop.stopping = True
         self._bell.ring()
-        if self._thread is not threading.current_thread():
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(timeout=self.database.timeout * 3)
         # From here on nothing of this engine may act: only then do others get it.
         self.trust.drop()
@@ -435,9 +445,8 @@ class Running:
             ) from None
         self.heart.registered(row.token, sent, self._clock.monotonic())
 
-    def _wait_for_work(self, timeout: float) -> None:
+    def _wait_for_work(self, timeout: float, turns: int) -> None:
         end = time.monotonic() + timeout
-        turns = self.loop.turns  # the one under way may still claim
         while time.monotonic() < end and not self.trust.fenced:
             busy = self.runner.busy or self._settler.pending or self.owner.guards
             turned = self.loop.turns > turns or not self._thread.is_alive()

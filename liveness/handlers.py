@@ -19,7 +19,7 @@ import stevedore
 from liveness import clock, exceptions
 from liveness.conf import Settings
 from liveness.db.tables import KIND_LENGTH
-from liveness.model import Deadline, Done, Outcome, Rearm, Unstarted
+from liveness.model import Deadline, Done, Outcome, Park, Rearm, Release, Retry
 
 LOG = logging.getLogger(__name__)
 
@@ -117,8 +117,12 @@ class Handlers:
 
         manager = stevedore.ExtensionManager(NAMESPACE, on_load_failure_callback=failed)
         for extension in manager:
-            if getattr(extension.plugin, "kind", None) not in self:
+            if getattr(extension.plugin, "kind", None) in self:
+                continue
+            try:
                 self.add(extension.plugin)
+            except Exception as error:
+                failed(manager, extension.entry_point, error)
 
     def get(self, kind: str) -> Handler | None:
         """The handler of ``kind``, or None."""
@@ -173,7 +177,7 @@ def answer(handler: Handler, deadline: Deadline) -> Outcome:
 
 def _nonsense(outcome: Any) -> str | None:
     """What is wrong with an answer, or None."""
-    if not isinstance(outcome, Outcome) or type(outcome) in (Outcome, Unstarted):
+    if type(outcome) not in (Done, Rearm, Retry, Release, Park):
         return "that is no outcome"
     due_in = getattr(outcome, "due_in", None)
     if isinstance(outcome, Rearm) or due_in is not None:
@@ -200,7 +204,8 @@ def _problem(handler: Handler) -> str | None:
     except ValueError as error:
         return str(error)
     most = handler.max_attempts
-    if most is not None and not (isinstance(most, int) and 1 <= most <= 1_000_000):
+    whole = isinstance(most, int) and not isinstance(most, bool)
+    if most is not None and not (whole and 1 <= most <= 1_000_000):
         return f"max_attempts must be a whole number of at least 1, not {most!r}"
     return None
 

@@ -68,13 +68,16 @@ class Heart:
         """Beat from now on."""
         self._thread.start()
 
+    @property
+    def is_current_thread(self) -> bool:
+        """True in an ``on_fenced`` callback."""
+        return self._thread is threading.current_thread()
+
     def stop(self) -> None:
         """Beat no more; returns when the last beat is over (at once when called from
         an ``on_fenced`` callback: then it is)."""
         self._stopping.set()
-        if self._thread.ident is not None and (
-            self._thread is not threading.current_thread()
-        ):
+        if self._thread.is_alive() and not self.is_current_thread:
             self._thread.join()
         self._close()
 

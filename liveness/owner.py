@@ -79,15 +79,22 @@ class Guard:
         self._extending = None
         return self.deadline
 
+    @property
+    def values(self) -> list[Deadline]:
+        """The newest value, or the two of which one is."""
+        unknown = [] if self._extending is None else [self._extending]
+        return [*unknown, self.deadline]
+
     def finish(self) -> None:
         """Disarm the deadline, whichever of its values is the newest.
 
-        :raises StaleDeadline: when neither is.
+        :raises StaleDeadline: when none is.
         """
-        if self._extending is not None:
+        *others, last = self.values
+        for value in others:
             with contextlib.suppress(exceptions.StaleDeadline):
-                return self._owner.disarm(self._extending)
-        return self._owner.disarm(self.deadline)
+                return self._owner.disarm(value)
+        return self._owner.disarm(last)
 
 
 class Owner:
@@ -103,12 +110,12 @@ class Owner:
         deadlines: Deadlines,
         claims: Claims,
         handlers: Handlers,
-        settle_later: Callable[[Deadline, Outcome], None],
+        settle_later: Callable[[Iterable[tuple[Deadline, Outcome]]], None],
         armed: Callable[[Iterable[Deadline]], None],
         gone: Callable[[int], None],
     ) -> None:
         """``armed`` is told of values that may be due soon, ``gone`` of row ids that
-        are not; ``settle_later`` writes an outcome when the database is back."""
+        are not; ``settle_later`` writes outcomes when the database is back."""
         self.settings = settings
         self.trust = trust
         self.guards: set[Guard] = set()
@@ -329,13 +336,14 @@ class Owner:
         try:
             guard.finish()
         except exceptions.DatabaseError as error:
+            self.trust.check_not_fenced()
             LOG.warning(
                 "%s is done, but could not be disarmed; it will be, when the database"
                 " is back. %s",
                 deadline,
                 error,
             )
-            self._settle_later(deadline, Done())
+            self._settle_later([(value, Done()) for value in guard.values])
 
     def given_to_handlers(self, row_ids: Sequence[int]) -> None:
         """This engine claimed these rows: guards of them are told that time is up."""

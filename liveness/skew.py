@@ -19,6 +19,7 @@ class Skew:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._offset: float | None = None
+        self._vague = 0.0  # seconds by which the last reading may be off
         self._held_until = float("-inf")
         self.jumps = 0
 
@@ -30,10 +31,11 @@ class Skew:
         deadlines are held back for ``hold`` seconds."""
         offset = _epoch_seconds(now) - (asked + answered) / 2
         known, self._offset = self._offset, offset
+        vague, self._vague = self._vague, (answered - asked) / 2
         if known is None:
             return
         jump = offset - known
-        if abs(jump) > limit + (answered - asked) / 2:
+        if abs(jump) > limit + vague + self._vague:
             self.jumps += 1
             self._held_until = answered + hold
             LOG.warning(

@@ -110,7 +110,6 @@ def module_of(name):
     return IMPORTED_AS.get(name, name.replace(".", "_").replace("-", "_"))
 
 
-@pytest.mark.xfail(strict=True, reason="oslo.utils is required and not used")
 def test_what_is_imported_is_required_and_what_is_required_is_used(promised):
     required = {module_of(name) for name in names_of(promised["install_requires"])}
     extras = promised["extras_require"]

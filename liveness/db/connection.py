@@ -11,6 +11,7 @@ import contextlib
 import importlib.util
 import logging
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -147,11 +148,13 @@ class Database:
         # The server's own timeouts: a paused client must not keep its row locks for
         # the server's eight hours of wait_timeout.
         whole = max(1, math.ceil(self.timeout))
+        lock_wait = self.timeout * 0.8  # the server says so before the client hangs up
         if self.backend == "mysql":
             yield "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
             yield "SET SESSION sql_mode = 'TRADITIONAL'"
-            yield f"SET SESSION innodb_lock_wait_timeout = {whole}"
-            yield f"SET SESSION lock_wait_timeout = {whole}"
+            whole_wait = max(1, math.floor(lock_wait))
+            yield f"SET SESSION innodb_lock_wait_timeout = {whole_wait}"
+            yield f"SET SESSION lock_wait_timeout = {whole_wait}"
             if "MariaDB" in dbapi_connection.get_server_info():
                 yield f"SET SESSION idle_transaction_timeout = {whole}"
                 if _has_galera(dbapi_connection):
@@ -162,7 +165,7 @@ class Database:
             millis = round(self.timeout * 1000)
             yield "SET default_transaction_isolation = 'read committed'"
             yield f"SET statement_timeout = {millis}"
-            yield f"SET lock_timeout = {millis}"
+            yield f"SET lock_timeout = {round(lock_wait * 1000)}"
             yield f"SET idle_in_transaction_session_timeout = {millis}"
         else:
             yield "PRAGMA synchronous = FULL"
@@ -171,19 +174,28 @@ class Database:
 def translate_errors(engine: sa.Engine) -> None:
     """Raise oslo.db's error classes, without its log entry of 60 lines for each error
     that it has no class for: those are logged where they are handled."""
+    sa.event.listen(engine, "handle_error", _note_error)
     exc_filters.register_engine(engine)
     noisy = logging.getLogger(exc_filters.__name__)
     if not any(isinstance(f, _NotWrapped) for f in noisy.filters):
         noisy.addFilter(_NotWrapped())
 
 
+_handled = threading.local()
+
+
+def _note_error(context: Any) -> None:
+    _handled.errors = (context.original_exception, context.sqlalchemy_exception)
+
+
 class _NotWrapped(logging.Filter):
-    """Drops that entry for statements on this program's own tables."""
+    """Drops that entry for errors of this program's own connections, not the host's."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
-        statement = str(getattr(error, "statement", "") or "")
-        return "liveness_" not in statement
+        ours = error is not None and error in getattr(_handled, "errors", ())
+        _handled.errors = ()
+        return not ours
 
 
 def _without_waiting(
@@ -241,9 +253,13 @@ def is_database_error(error: BaseException) -> bool:
 def is_passing(error: BaseException) -> bool:
     """True for a conflict that a second try may not meet: deadlock, lock timeout,
     Galera's certification failure, a lost connection, SQLite's busy."""
+    if isinstance(error, exceptions.LivenessError):
+        return False
     if isinstance(error, (db_exc.DBDeadlock, db_exc.DBConnectionError)):
         return True
     text = one_line(error)
+    if "password authentication failed" in text:
+        return False
     return any(
         mark in text
         for mark in (

@@ -309,9 +309,6 @@ def test_a_fenced_engine_that_does_not_know_it_takes_nothing_back(driven, fleet)
     assert fleet.engine_row(engine).state == "fenced"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="one waits for the heart, the heart for the other"
-)
 def test_a_fence_during_the_drain_whose_callback_stops_the_engine_hangs_nobody(
     driven, fleet
 ):
@@ -418,9 +415,6 @@ def test_a_handler_may_stop_its_engine(driven, fleet):
     assert fleet.row("k").owner_id is None
 
 
-@pytest.mark.xfail(
-    strict=True, reason="it waits for a turn, and nothing wakes the loop"
-)
 def test_an_idle_engine_stops_at_once_however_seldom_it_sweeps(quick_url):
     live = Liveness(
         Settings.of(
@@ -438,7 +432,6 @@ def test_an_idle_engine_stops_at_once_however_seldom_it_sweeps(quick_url):
     assert not late
 
 
-@pytest.mark.xfail(strict=True, reason="it beats on, and cannot be stopped")
 def test_a_start_that_gets_no_thread_leaves_nothing_behind(
     quick_url, fleet, monkeypatch
 ):

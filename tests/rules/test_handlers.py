@@ -205,7 +205,6 @@ def test_what_the_program_added_itself_is_kept(handlers, installed):
     assert handlers.get("a") is mine
 
 
-@pytest.mark.xfail(strict=True, reason="it is an error of the start instead")
 @pytest.mark.parametrize("what", ["attribute", "constructor"])
 def test_what_cannot_work_is_left_out_aloud_as_well(handlers, installed, caplog, what):
     class Raises(Handler):

@@ -339,7 +339,6 @@ def test_with_suspects_waiting_for_one_in_flight_it_does_not_spin(fleet):
     assert count <= 130
 
 
-@pytest.mark.xfail(strict=True, reason="it is due, and wakes the loop, and waits")
 @pytest.mark.parametrize("kind_attempts", [1, 2])
 def test_while_one_waits_to_be_alone_it_does_not_spin(fleet, kind_attempts):
     gate, slow = Gate(), Recorder("slow", handler_timeout=HOUR)

@@ -247,7 +247,6 @@ def test_an_extension_that_was_never_sent_leaves_nothing_behind(fleet):
     assert fleet.rows() == []
 
 
-@pytest.mark.xfail(strict=True, reason="only one of its two values is disarmed later")
 def test_an_outage_from_the_extension_to_the_end_leaves_nothing_behind(fleet):
     engine = fleet()
     Fault(engine.parts.deadlines, "extend", after=ALWAYS)

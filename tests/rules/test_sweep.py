@@ -172,7 +172,6 @@ def test_the_time_that_an_answer_took_is_no_jump(fleet, caplog, before):
     assert "jumped" not in caplog.text
 
 
-@pytest.mark.xfail(strict=True, reason="how vague the last reading was is forgotten")
 def test_a_reading_after_a_slow_one_is_no_jump(fleet, caplog):
     engine = fleet()
     engine.turn()
