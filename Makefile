@@ -6,7 +6,7 @@ PYTEST_ARGS ?=
 HEAT ?= 1
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 demo: .venv/run.stamp  ## kill and freeze engines, lose nothing (SQLite, no server)
 	@$(BIN)/liveness-demo $(DEMO_ARGS)
@@ -17,6 +17,9 @@ test: .venv/test.stamp system  ## run the tests on all three databases (PYTEST_A
 heat-e2e: .venv/test.stamp  ## kill real heat-engines, stock and ours (HEAT=short)
 	@tools/system-packages heat
 	@LIVENESS_HEAT=$(HEAT) $(BIN)/python -m pytest tests/heat $(PYTEST_ARGS)
+
+heat-unit: .venv/test.stamp  ## run Heat's own unit tests: stock, ours, ours enabled
+	@$(BIN)/python -m tests.heat.unit
 
 lint: .venv/test.stamp  ## check style and format
 	@$(BIN)/ruff check
@@ -47,4 +50,4 @@ system: .venv/test.stamp
 	@tools/venv -r test-requirements.txt
 	@touch $@
 
-.PHONY: help demo test lint types docs dist heat-e2e clean system
+.PHONY: help demo test lint types docs dist heat-e2e heat-unit clean system

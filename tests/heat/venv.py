@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from tests.heat.processes import ROOT, LabError
 
 FOLDER = ROOT / ".heat-venv"
 CONSTRAINTS = Path(__file__).with_name("constraints.txt")
+UNIT_TESTS = Path(__file__).with_name("unit-requirements.txt")
 PACKAGES = (
     "openstack-heat==27.0.1",
     "keystone==30.0.0",
@@ -71,6 +73,25 @@ def liveness() -> Venv:
             _pip(folder, "-c", str(CONSTRAINTS), "-e", str(ROOT))
             _stamp(folder, wanted)
     return Venv(folder, FOLDER / "bin")
+
+
+def unit_tests() -> list[Path]:
+    """Folders for the front of Python's path with which Heat's own tests run: they
+    want etc/heat beside their package, and some packages."""
+    stock()
+    folder = FOLDER / "unit"
+    with _lock():
+        wanted = _digest((FOLDER / "stamp").read_text(), UNIT_TESTS.read_text())
+        if not _made(folder, wanted):
+            shutil.rmtree(folder, ignore_errors=True)
+            beside = folder / "beside"
+            beside.mkdir(parents=True)
+            (beside / "heat").symlink_to(_site_packages(FOLDER) / "heat")
+            (beside / "etc").symlink_to(FOLDER / "etc")
+            packages = ["--no-deps", "-r", str(UNIT_TESTS)]
+            _pip(FOLDER, "--target", str(folder / "packages"), *packages)
+            _stamp(folder, wanted)
+    return [folder / "beside", folder / "packages"]
 
 
 def _digest(*parts: str) -> str:
