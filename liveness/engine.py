@@ -236,6 +236,7 @@ class Running:
         self._clock = clock
         self._drain_lock = threading.RLock()
         self._drained = False
+        self._asked = False
         self.database = Database(settings.connection, settings.database_timeout)
         self._identity = identity or Identity.of_this_process()
         self.trust = Trust(clock, engine_id)
@@ -316,6 +317,7 @@ class Running:
             self._forget,
         )
         self.runner.on_run = self.owner.given_to_handlers
+        self._sweep.on_drain = self._asked_to_drain
         self._thread = threading.Thread(
             target=self.loop.run, name="liveness-sweep", daemon=True
         )
@@ -351,6 +353,16 @@ class Running:
                 self._drain(timeout)
         finally:
             self._drain_lock.release()
+
+    def _asked_to_drain(self) -> None:
+        """The row says so, and this engine has not written that: an operator has."""
+        if not self._asked:
+            LOG.info("Engine %s was asked to drain.", self.trust.engine_id)
+            # Not from here: draining waits for the sweep's thread.
+            threading.Thread(
+                target=self._live.stop, name="liveness-drain", daemon=True
+            ).start()
+            self._asked = True
 
     def _drain(self, timeout: float) -> None:
         LOG.info(

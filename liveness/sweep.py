@@ -10,7 +10,7 @@ import dataclasses
 import enum
 import logging
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import sqlalchemy as sa
 
@@ -24,7 +24,7 @@ from liveness.db.engines import Engines
 from liveness.db.finding import Finder, Found, Scope
 from liveness.detector import Detector
 from liveness.handlers import Handlers, WhenOrphaned
-from liveness.model import Deadline, DeadlineState
+from liveness.model import Deadline, DeadlineState, EngineState
 from liveness.runner import Runner
 from liveness.skew import Skew
 from liveness.trust import Trust
@@ -106,6 +106,7 @@ class Sweep:
         self._suspects = suspects
         self._bell = bell
         self._admission = admission
+        self.on_drain: Callable[[], None] = lambda: None
         self._lingering: list[str] = []
         self._next_housekeeping = float("-inf")
         self._offset = 0
@@ -168,6 +169,9 @@ class Sweep:
             self.settings.max_clock_skew,
             self.settings.ttl,
         )
+        for engine in seen.engines:
+            if engine.id == self._me and engine.state == EngineState.DRAINING:
+                self.on_drain()  # an engine that drains by itself sweeps no more
         fenced = self._detector.fence_the_dead(connection, seen.engines)
         counts.fenced = len(fenced)
         gone = [engine.id for engine in fenced]

@@ -21,7 +21,7 @@ LAYERS = """
     db db.psycopg_timeout
     db.tables db.connection
     db.rows db.engines db.migration
-    db.claims db.deadlines db.finding
+    db.claims db.deadlines db.finding db.report
     handlers
     detector heart runner
     settle owner admission

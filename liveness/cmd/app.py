@@ -11,18 +11,13 @@ import contextlib
 import itertools
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from cliff import app, command, commandmanager
 from cliff.complete import CompleteCommand
 from cliff.display import DisplayCommandBase
-from cliff.formatters.base import SingleFormatter
-from cliff.formatters.commaseparated import CSVLister
-from cliff.formatters.json_format import JSONFormatter
-from cliff.formatters.table import TableFormatter
-from cliff.formatters.value import ValueFormatter
 from cliff.help import HelpAction, HelpCommand, HelpExit
 from cliff.lister import Lister as CliffLister
 from cliff.show import ShowOne as CliffShowOne
@@ -30,9 +25,12 @@ from stevedore import ExtensionManager
 from stevedore.extension import Extension
 
 from liveness.cmd import base
+from liveness.cmd.output import FORMATS, primed
 from liveness.version import __version__
 
 if TYPE_CHECKING:
+    import sqlalchemy as sa
+
     from liveness.conf import Settings
 
 INTERRUPTED = 130  # 128 + SIGINT, as a shell counts
@@ -72,34 +70,31 @@ class Command(command.Command):
         """The options for the database that the command is to work on."""
         return self.app.settings(args)
 
+    @contextlib.contextmanager
+    def database(self, args: argparse.Namespace) -> Iterator[sa.Connection]:
+        """A connection to the database of :meth:`settings`, for the block.
+
+        :raises DatabaseError: in one line, for whatever it refuses.
+        """
+        from liveness.db import report
+
+        settings = self.settings(args)
+        with report.opened(settings.connection, settings.database_timeout) as opened:
+            yield opened
+
     def say(self, text: str) -> None:
         """Tell the user what was done, unless told to be quiet."""
         if not self.app.quiet:
             self.app.stdout.write(f"{text}\n")
 
 
-class _OneAsCSV(CSVLister, SingleFormatter):
-    """cliff writes no CSV of a single object: a heading and one line."""
-
-    def emit_one(
-        self, column_names: Any, data: Any, stdout: Any, parsed_args: Any
-    ) -> None:
-        self.emit_list(column_names, [data], stdout, parsed_args)
-
-
 class _Displayed(Command, DisplayCommandBase[Any]):
     """The same four formats everywhere, whatever else is installed."""
 
     def _load_formatter_plugins(self) -> Any:
-        formats = {
-            "table": TableFormatter(),
-            "json": JSONFormatter(),
-            "csv": _OneAsCSV(),
-            "value": ValueFormatter(),
-        }
         none: Any = None
         return ExtensionManager.make_test_instance(
-            [Extension(name, none, none, made) for name, made in formats.items()]
+            [Extension(name, none, none, made()) for name, made in FORMATS.items()]
         )
 
     def _generate_columns_and_selector(self, args: Any, names: Any) -> Any:
@@ -113,11 +108,35 @@ class _Displayed(Command, DisplayCommandBase[Any]):
 
 
 class Lister(_Displayed, CliffLister):
-    """A command that shows rows: ``take_action`` returns columns and rows."""
+    """A command that shows rows: ``take_action`` returns columns and rows, which may
+    be read from the database while they are shown."""
+
+    def produce_output(self, args: argparse.Namespace, names: Any, data: Any) -> int:
+        return super().produce_output(args, names, primed(data))
 
 
 class ShowOne(_Displayed, CliffShowOne):
     """A command that shows one object: ``take_action`` returns columns and values."""
+
+
+class Changing(Command):
+    """A command that changes what engines live by: it asks first, or is told --yes."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
+        return parser
+
+    def confirm(self, args: argparse.Namespace, what: str) -> None:
+        """Return when the user agrees to ``what``. :raises Usage: else."""
+        if args.yes:
+            return
+        if not sys.stdin.isatty():
+            raise Usage(f"{what} Nothing was done: there is nobody to ask; say --yes")
+        sys.stderr.write(f"{what}\nGo on? [y/N] ")
+        sys.stderr.flush()
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise Usage("nothing was done")
 
 
 class Help(HelpCommand):

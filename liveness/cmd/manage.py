@@ -8,9 +8,19 @@ from collections.abc import Sequence
 from liveness.cmd import base
 
 COMMANDS = {
+    "config check": "liveness.cmd.config:Check",
     "db check": "liveness.cmd.db:Check",
     "db sync": "liveness.cmd.db:Sync",
     "db version": "liveness.cmd.db:Version",
+    "deadline disarm": "liveness.cmd.deadlines:Disarm",
+    "deadline list": "liveness.cmd.deadlines:List",
+    "deadline park": "liveness.cmd.deadlines:Park",
+    "deadline retry": "liveness.cmd.deadlines:Retry",
+    "deadline show": "liveness.cmd.deadlines:Show",
+    "engine drain": "liveness.cmd.engines:Drain",
+    "engine fence": "liveness.cmd.engines:Fence",
+    "engine list": "liveness.cmd.engines:List",
+    "engine show": "liveness.cmd.engines:Show",
 }
 """The words of each command, and its class. A new command is one line here."""
 
