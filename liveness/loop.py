@@ -10,6 +10,7 @@ import dataclasses
 import logging
 import random
 import time
+from collections.abc import Callable
 
 import sqlalchemy as sa
 from oslo_db import exception as db_exc
@@ -24,7 +25,7 @@ from liveness.db.connection import is_database_error, one_line
 from liveness.model import Deadline
 from liveness.runner import Runner
 from liveness.settle import Settler
-from liveness.sweep import Sweep, hopeless
+from liveness.sweep import Counts, Sweep, hopeless
 from liveness.trust import Trust
 
 LOG = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ class Loop:
         self._failing = False
         self._next_sweep = float("-inf")
         self._came_round = clock.monotonic()
+        self.on_sweep: Callable[[Counts, float], None] = lambda counts, seconds: None
 
     def run(self) -> None:
         """Turn until :attr:`stopping` is set or the engine is fenced."""
@@ -182,7 +184,9 @@ class Loop:
             LOG.error("%s is parked for the operator: %s", value, reason)
 
     def _sweep_now(self, connection: sa.Connection) -> None:
+        began = self._clock.monotonic()
         counts = self._sweep.run_pass(connection)
+        self.on_sweep(counts, self._clock.monotonic() - began)
         if text := str(counts):
             LOG.info("Sweep of engine %s: %s.", self._me, text)
         interval = self.settings.sweep_interval * random.uniform(0.9, 1.1)

@@ -21,6 +21,8 @@ COMMANDS = {
     "engine fence": "liveness.cmd.engines:Fence",
     "engine list": "liveness.cmd.engines:List",
     "engine show": "liveness.cmd.engines:Show",
+    "purge": "liveness.cmd.sweep:Purge",
+    "sweep": "liveness.cmd.sweep:Sweep",
 }
 """The words of each command, and its class. A new command is one line here."""
 

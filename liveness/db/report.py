@@ -119,7 +119,8 @@ class Listed:
 @dataclasses.dataclass(frozen=True, slots=True)
 class Filter:
     """Which deadlines: all of what is given holds. ``late``: armed, and due for at
-    least so many seconds."""
+    least so many seconds. ``orphaned``: ``dead`` engines count as if they were fenced.
+    """
 
     states: Sequence[str] = ()
     kinds: Sequence[str] = ()
@@ -127,6 +128,7 @@ class Filter:
     prefix: str = ""
     late: float | None = None
     orphaned: bool = False
+    dead: Sequence[str] = ()
 
 
 class Report:
@@ -234,7 +236,8 @@ class Report:
             yield D.c.due_at <= self._now(-wanted.late)
         if wanted.orphaned:
             yield D.c.state != DeadlineState.PARKED
-            yield sa.or_(E.c.id.is_(None), E.c.state.not_in(ALIVE))
+            gone = sa.or_(E.c.id.is_(None), E.c.state.not_in(ALIVE))
+            yield sa.or_(gone, D.c.owner_id.in_(wanted.dead)) if wanted.dead else gone
 
 
 def _listed_of(row: Any) -> Listed:
