@@ -18,7 +18,7 @@ from liveness.conf import Settings
 from liveness.db.claims import Claims
 from liveness.db.connection import is_database_error, one_line, retrying, transaction
 from liveness.db.deadlines import Deadlines, NewDeadline
-from liveness.db.rows import dump_payload, new_token
+from liveness.db.rows import dump_payload, new_token, token_of
 from liveness.db.tables import KEY_LENGTH
 from liveness.handlers import Handlers, kind_problem
 from liveness.model import Deadline, DeadlineState, Done, Outcome
@@ -252,7 +252,7 @@ class Owner:
             found = self._deadlines.find(own, kind, key)
             if found is None:
                 raise exceptions.NoSuchDeadline(kind=kind, key=key)
-            if found.token == token:  # an earlier try, its answer lost
+            if found.token == token_of(token, found.id):  # a try whose answer was lost
                 return [found]
             if found.state != DeadlineState.ARMED:
                 raise exceptions.DeadlineError(

@@ -34,6 +34,9 @@ LOG = logging.getLogger(__name__)
 PAGE = 200
 """Rows of each sort that one pass reads at least, however small the batches are."""
 
+HOUSEKEEPERS = 8
+"""Engines that keep house within a lease, of a fleet of any size."""
+
 LINGERING = 100
 """Owners looked up at once that died long ago or have no row."""
 
@@ -183,8 +186,9 @@ class Sweep:
         return [engine_id for engine_id in dict.fromkeys(dead) if engine_id != self._me]
 
     def _keep_house(self, connection: sa.Connection, counts: Counts) -> None:
-        """Once a lease: who owns something without being alive in any reading (its
-        row is missing, or it died long ago), and which rows can go."""
+        """Once a lease, less often in a larger fleet: who owns something without being
+        alive in any reading (its row is missing, or it died long ago), and which rows
+        can go."""
         now = self._clock.monotonic()
         if now < self._next_housekeeping:
             return
@@ -196,7 +200,11 @@ class Sweep:
                 connection, self.settings.engine_retention, self.settings.batch_size
             )
         pause = self.settings.ttl * random.uniform(0.8, 1.2)
-        self._next_housekeeping = now + (pause / 4 if self._missing else pause)
+        if self._missing:
+            pause /= 4  # is it missing for a whole lease?
+        else:
+            pause *= max(1.0, self._neighbours / HOUSEKEEPERS)
+        self._next_housekeeping = now + pause
 
     def _gone_for_good(self, owners: dict[str, bool], now: float) -> list[str]:
         """Of ``owners``: those that ended, and those that were missing for a whole

@@ -20,7 +20,15 @@ from liveness.clock import Clock
 from liveness.db import tables
 from liveness.db.connection import NO_WAIT, transaction
 from liveness.db.engines import Engines
-from liveness.db.rows import new_token, reason_text, unchanged
+from liveness.db.rows import (
+    among,
+    looked_at,
+    new_token,
+    reason_text,
+    token_of,
+    unchanged,
+    written_token,
+)
 from liveness.model import ALIVE, Deadline, DeadlineState
 
 D = tables.deadline
@@ -40,8 +48,8 @@ class Claims:
         """Claim due deadlines of ``me``, in one statement where that can pass by a row
         that a host's transaction has locked."""
         where = (
-            D.c.owner_id == me,
-            D.c.state == DeadlineState.ARMED,
+            looked_at(D.c.owner_id) == me,
+            looked_at(D.c.state) == DeadlineState.ARMED,
             D.c.due_at <= self._now(),
         )
         try:
@@ -75,7 +83,7 @@ class Claims:
     ) -> list[Deadline]:
         """Own, but do not run, armed deadlines that nobody alive owns: due when they
         were promised, attempts at zero."""
-        where = (D.c.state == DeadlineState.ARMED,)
+        where = (looked_at(D.c.state) == DeadlineState.ARMED,)
         change = _adopted(me)
         return self._take(connection, found, where, change, orphans=True, token=token)
 
@@ -84,7 +92,10 @@ class Claims:
     ) -> list[Deadline]:
         """Hold claimed rows of ``me`` whose claim's answer was lost; they have not
         run, so the attempt is not counted twice."""
-        where = (D.c.owner_id == me, D.c.state == DeadlineState.CLAIMED)
+        where = (
+            looked_at(D.c.owner_id) == me,
+            looked_at(D.c.state) == DeadlineState.CLAIMED,
+        )
         return self._change(connection, found, where, {})
 
     def park(
@@ -106,7 +117,8 @@ class Claims:
         return bool(self._take(connection, [found], where, change, orphans=orphans))
 
     def _overdue(self, grace: float) -> tuple[Any, Any]:
-        return D.c.state == DeadlineState.ARMED, D.c.due_at <= self._now(-grace)
+        armed = looked_at(D.c.state) == DeadlineState.ARMED
+        return armed, D.c.due_at <= self._now(-grace)
 
     # --- two ways to change what was found --------------------------------------
 
@@ -130,19 +142,18 @@ class Claims:
         with transaction(connection):
             lock = (
                 sa.select(D.c.id)
-                .where(unchanged(found), *where)
+                .where(unchanged(connection, found), *where)
                 .with_for_update(skip_locked=True)
             )
-            locked = set(connection.execute(lock).scalars())
-            taken = [value for value in found if value.id in locked]
+            ids = set(connection.execute(lock).scalars())
+            taken = [value for value in found if value.id in ids]
             if orphans:  # look again: a failover may have lost a fence
                 owners = {value.owner_id for value in taken if value.owner_id}
                 dead = self._engines.not_alive(connection, owners)
                 taken = [v for v in taken if v.owner_id is None or v.owner_id in dead]
             if taken:
-                ids = [value.id for value in taken]
-                write = self._update(token, change).where(D.c.id.in_(ids))
-                connection.execute(write)
+                locked = among(connection, D.c.id, [value.id for value in taken])
+                connection.execute(self._update(token, change).where(locked))
         return [_as_taken(value, token, change) for value in taken]
 
     def _change(
@@ -158,7 +169,7 @@ class Claims:
         if not found:
             return []
         token = token or new_token()
-        same = sa.and_(unchanged(found), *where)
+        same = sa.and_(unchanged(connection, found), *where)
         if not wait and connection.dialect.name == "postgresql":
             free = sa.select(D.c.id).where(same).with_for_update(skip_locked=True)
             same = D.c.id.in_(free)
@@ -168,14 +179,15 @@ class Claims:
         changed = connection.execute(statement).rowcount
         taken = list(found) if changed else []
         if 0 < changed < len(found):
-            ids = [value.id for value in found]
-            mine = sa.select(D.c.id).where(D.c.id.in_(ids), D.c.token == token)
+            written = among(connection, D.c.id, [value.id for value in found])
+            mine = sa.select(D.c.id).where(written, D.c.token == written_token(token))
             won = set(connection.execute(mine).scalars())
             taken = [value for value in found if value.id in won]
         return [_as_taken(value, token, change) for value in taken]
 
     def _update(self, token: int, change: dict[str, Any]) -> Any:
-        return sa.update(D).values(token=token, updated_at=self._now(), **change)
+        written = written_token(token)
+        return sa.update(D).values(token=written, updated_at=self._now(), **change)
 
 
 def _no_owner_alive() -> Any:
@@ -204,7 +216,7 @@ def _adopted(me: str) -> dict[str, Any]:
 def _as_taken(value: Deadline, token: int, change: dict[str, Any]) -> Deadline:
     """The value of the row after ``change``, which was read as ``value`` and has not
     changed in between."""
-    after: dict[str, Any] = {"token": token}
+    after: dict[str, Any] = {"token": token_of(token, value.id)}
     for name, new in change.items():
         if isinstance(new, sa.Column):
             after[name] = getattr(value, new.name)

@@ -167,6 +167,13 @@ class Database:
             yield f"SET statement_timeout = {millis}"
             yield f"SET lock_timeout = {round(lock_wait * 1000)}"
             yield f"SET idle_in_transaction_session_timeout = {millis}"
+            # Every statement has its index. Without these, what the planner believes of
+            # the table (its statistics are of another hour) may be that reading all of
+            # it is cheaper.
+            yield "SET enable_seqscan = off"
+            yield "SET enable_bitmapscan = off"
+            yield "SET enable_sort = off"
+            yield "SET jit = off"
         else:
             yield "PRAGMA synchronous = FULL"
 

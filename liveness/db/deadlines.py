@@ -21,12 +21,15 @@ from liveness.clock import Clock
 from liveness.db import tables
 from liveness.db.rows import (
     COLUMNS,
+    among,
     deadline_of,
     held,
     load_payload,
+    looked_at,
     new_token,
     reason_text,
     unchanged,
+    written_token,
 )
 from liveness.model import Deadline, DeadlineState
 
@@ -118,7 +121,7 @@ class Deadlines:
         when = self._moment(due)
         statement = (
             sa.update(D)
-            .where(held(deadline), D.c.state == DeadlineState.ARMED)
+            .where(held(deadline), looked_at(D.c.state) == DeadlineState.ARMED)
             .values(token=token, due_at=when, expires_at=when, updated_at=self._now())
         )
         connection.execute(statement)
@@ -143,13 +146,14 @@ class Deadlines:
         """
         ids = [deadline.id for deadline in deadlines]
         statement = sa.delete(D).where(
-            unchanged(deadlines), D.c.owner_id == deadlines[0].owner_id
+            unchanged(connection, deadlines),
+            looked_at(D.c.owner_id) == deadlines[0].owner_id,
         )
         if connection.execute(statement).rowcount == len(ids):
             return set()
         if len(ids) == 1 and not again:
             return set(ids)
-        left = sa.select(D.c.id).where(D.c.id.in_(ids))
+        left = sa.select(D.c.id).where(among(connection, D.c.id, ids))
         return set(connection.execute(left).scalars())
 
     def move(
@@ -255,11 +259,12 @@ class Deadlines:
         if ids:
             connection.execute(
                 sa.update(D)
-                .where(D.c.id.in_(ids), D.c.owner_id == engine_id)
+                .where(among(connection, D.c.id, ids))
+                .where(looked_at(D.c.owner_id) == engine_id)
                 .values(
                     owner_id=None,
                     state=DeadlineState.ARMED,
-                    token=new_token(),
+                    token=written_token(new_token()),
                     updated_at=self._now(),
                 )
             )

@@ -206,20 +206,11 @@ class Engines:
         """Owners of deadlines that are fenced, stopped or missing, at most ``limit``;
         True for those that have a row, False for the missing.
 
-        Steps from owner to owner through the index instead of reading every row
-        (a "loose index scan"), so it costs as many steps as there are owners.
+        Steps from owner to owner through the index instead of reading every row, so it
+        costs as many steps as there are owners.
         """
-        first = sa.select(sa.func.min(D.c.owner_id).label("owner_id"))
-        owners = first.cte("owners", recursive=True)
-        following = (
-            sa.select(sa.func.min(D.c.owner_id))
-            .where(D.c.owner_id > owners.c.owner_id)
-            .correlate(owners)
-            .scalar_subquery()
-        )
-        owners = owners.union_all(
-            sa.select(following).where(owners.c.owner_id.is_not(None))
-        )
+        mysql = connection.dialect.name == "mysql"
+        owners = _owners_by_group() if mysql else _owners_by_steps()
         statement = (
             sa.select(owners.c.owner_id, E.c.id.label("row"))
             .select_from(owners.outerjoin(E, E.c.id == owners.c.owner_id))
@@ -281,3 +272,22 @@ class Engines:
             sa.select(E).order_by(E.c.ended_at.is_not(None), E.c.started_at, E.c.id)
         )
         return [engine_of(row) for row in rows]
+
+
+def _owners_by_group() -> Any:
+    """Every owner. InnoDB jumps from group to group ("Using index for group-by")."""
+    return sa.select(D.c.owner_id).group_by(D.c.owner_id).subquery("owners")
+
+
+def _owners_by_steps() -> Any:
+    """Every owner, each the least that is greater than the one before: the "loose index
+    scan" of PostgreSQL's wiki, for planners that know none."""
+    first = sa.select(sa.func.min(D.c.owner_id).label("owner_id"))
+    owners = first.cte("owners", recursive=True)
+    following = (
+        sa.select(sa.func.min(D.c.owner_id))
+        .where(D.c.owner_id > owners.c.owner_id)
+        .correlate(owners)
+        .scalar_subquery()
+    )
+    return owners.union_all(sa.select(following).where(owners.c.owner_id.is_not(None)))

@@ -16,6 +16,16 @@ from liveness.model import Deadline, DeadlineState
 
 D = tables.deadline
 
+BY_DUE = (D.c.due_at, D.c.id)
+
+BY_OWNER = (D.c.owner_id, *BY_DUE)
+"""For rows without one. They have no other order, but by due time alone PostgreSQL may
+go through all that are armed, in search of those without an owner."""
+
+UNORDERED: tuple[Any, ...] = ()
+"""For orphans of several engines: sorting all of them for each page would cost more
+than the page."""
+
 
 class Why(enum.StrEnum):
     """Why a row was found."""
@@ -61,7 +71,7 @@ class Finder:
         self._now = clock.database_now
         self._me = me
         # Building a statement costs more than running it; there are few variants.
-        self._statements: dict[tuple[Scope, bool], Any] = {}
+        self._statements: dict[tuple[Scope, bool, str], Any] = {}
 
     def find(
         self,
@@ -72,12 +82,12 @@ class Finder:
     ) -> Found:
         """Everything that ``scope`` asks for; orphans are those of the ``dead``
         engines and those without an owner, from the ``offset``-th on."""
-        statement = self._statements.get((scope, bool(dead)))
+        name = (scope, bool(dead), connection.dialect.name)
+        statement = self._statements.get(name)
         if statement is None:
             if len(self._statements) > 16:
                 self._statements.clear()
-            statement = self._statement(scope, bool(dead))
-            self._statements[scope, bool(dead)] = statement
+            statement = self._statements[name] = self._statement(*name)
         values = {"me": self._me, "skipped": offset}
         if dead:
             values["dead"] = list(dead)
@@ -94,10 +104,12 @@ class Finder:
             overdue=found[Why.OVERDUE],
         )
 
-    def _statement(self, scope: Scope, dead: bool) -> Any:
+    def _statement(self, scope: Scope, dead: bool, dialect: str) -> Any:
         armed = D.c.state == DeadlineState.ARMED
         unsettled = D.c.state.in_((DeadlineState.ARMED, DeadlineState.CLAIMED))
         mine = D.c.owner_id == sa.bindparam("me")
+        nobodys = D.c.owner_id.is_(None)
+        nobodys_order = BY_OWNER if dialect == "postgresql" else BY_DUE
         fresh, wanted = list(self._fresh(scope)), list(self._wanted(scope))
         soon = D.c.due_at <= self._now(scope.horizon)
         late = D.c.due_at <= self._now(-scope.grace)
@@ -105,7 +117,7 @@ class Finder:
         parts = [
             self._part(Why.OWN, scope, mine, armed, soon, *fresh),
             self._part(
-                Why.ORPHAN, scope, D.c.owner_id.is_(None), armed, *wanted
+                Why.ORPHAN, scope, nobodys, armed, *wanted, order=nobodys_order
             ).offset(skipped),
         ]
         if scope.held:
@@ -115,7 +127,7 @@ class Finder:
             theirs = D.c.owner_id.in_(sa.bindparam("dead", expanding=True))
             parts.append(
                 self._part(
-                    Why.ORPHAN, scope, theirs, unsettled, *wanted, ordered=False
+                    Why.ORPHAN, scope, theirs, unsettled, *wanted, order=UNORDERED
                 ).offset(skipped)
             )
         selects = [sa.select(part.subquery()) for part in parts]
@@ -129,16 +141,15 @@ class Finder:
             selects.append(sa.select(page).where(foreign))
         return sa.union_all(*selects)
 
-    def _part(self, why: Why, scope: Scope, *where: Any, ordered: bool = True) -> Any:
-        """One sort of work. Orphans of several engines are in no order: sorting all of
-        them for each page would cost more than the page."""
+    def _part(
+        self, why: Why, scope: Scope, *where: Any, order: tuple[Any, ...] = BY_DUE
+    ) -> Any:
+        """One sort of work."""
         label = sa.literal_column(f"'{why}'", sa.String).label("why")
         expired = (D.c.expires_at <= self._now()).label("expired")
         due = (D.c.due_at <= self._now()).label("due")
         part = sa.select(*COLUMNS, label, expired, due).where(*where)
-        if ordered:
-            part = part.order_by(D.c.due_at, D.c.id)
-        return part.limit(scope.limit)
+        return part.order_by(*order).limit(scope.limit)
 
     def _wanted(self, scope: Scope) -> Iterable[Any]:
         """Kinds with a handler here; others once nobody took them in time. (A kind

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
 from liveness.db import tables
 from liveness.model import Deadline
 
 D = tables.deadline
 
+NUMBERS: Any = postgresql.ARRAY(sa.BigInteger)
 
 REASON_LIMIT = 2000
 """Characters kept of why a deadline was retried, released or parked."""
@@ -27,7 +29,18 @@ def reason_text(text: str) -> str | None:
 
 def new_token() -> int:
     """A random number that no earlier holder of a row can know."""
-    return secrets.randbits(63)
+    return secrets.randbits(62)
+
+
+def token_of(token: int, row_id: int) -> int:
+    """What a row gets of a write of many with ``token``: a token of its own, so that no
+    value of one row can pass for that of another. It still fits 63 bits."""
+    return token + row_id
+
+
+def written_token(token: int) -> sa.ColumnElement[int]:
+    """:func:`token_of` as SQL."""
+    return sa.literal(token, sa.BigInteger) + D.c.id
 
 
 def dump_payload(payload: Any) -> str | None:
@@ -101,13 +114,33 @@ def deadline_of(
     )
 
 
-def unchanged(deadlines: Sequence[Deadline]) -> sa.ColumnElement[bool]:
-    """WHERE that only rows pass of which ``deadlines`` has the newest value."""
-    pairs = [(deadline.id, deadline.token) for deadline in deadlines]
-    return sa.and_(
-        D.c.id.in_([row_id for row_id, _ in pairs]),  # for the index
-        sa.tuple_(D.c.id, D.c.token).in_(pairs),
+def among(
+    connection: sa.Connection, column: sa.Column[int], numbers: Sequence[int]
+) -> sa.ColumnElement[bool]:
+    """WHERE that ``column`` is one of ``numbers``; cheap to send a thousand of."""
+    if connection.dialect.name == "postgresql":
+        return column == sa.func.any(sa.literal(list(numbers), NUMBERS))
+    few = sa.bindparam(
+        None, list(numbers), sa.BigInteger, expanding=True, literal_execute=True
     )
+    return column.in_(few)
+
+
+def unchanged(
+    connection: sa.Connection, deadlines: Sequence[Deadline]
+) -> sa.ColumnElement[bool]:
+    """WHERE that only rows pass of which ``deadlines`` has the newest value. (No two
+    rows have one token.)"""
+    return sa.and_(
+        among(connection, D.c.id, [deadline.id for deadline in deadlines]),
+        among(connection, D.c.token, [deadline.token for deadline in deadlines]),
+    )
+
+
+def looked_at(column: sa.Column[str]) -> sa.ColumnElement[str]:
+    """``column``, of rows that are found by primary key: hidden from the planner, which
+    may take an index that begins with it for better, and read all rows of an owner."""
+    return sa.func.coalesce(column, "")
 
 
 def held(deadline: Deadline) -> sa.ColumnElement[bool]:
@@ -115,5 +148,5 @@ def held(deadline: Deadline) -> sa.ColumnElement[bool]:
     return sa.and_(
         D.c.id == deadline.id,
         D.c.token == deadline.token,
-        D.c.owner_id == deadline.owner_id,
+        looked_at(D.c.owner_id) == deadline.owner_id,
     )

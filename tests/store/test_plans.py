@@ -172,28 +172,6 @@ def plan(store) -> Explainer:
     return Explainer(store)
 
 
-# Plans that are not as they should be yet: always so, or in some of the states.
-ALWAYS = {
-    "postgresql": {
-        "test_finding_reads_what_it_finds",
-        "test_finding_stays_with_its_plan_when_it_is_prepared",
-        "test_lost_claims_are_held_by_primary_key",
-        "test_observing_reads_the_window",
-        "test_who_is_not_alive_goes_by_primary_key",
-    },
-    "mysql": {"test_owners_are_stepped_through"},
-}
-
-
-@pytest.fixture(autouse=True)
-def _awaited(request, store) -> None:
-    name = request.node.originalname
-    strict = name in ALWAYS[store.backend]
-    if strict or store.backend == "postgresql" or "ones_own" in name:
-        reason = "the planner reads more than it has to"
-        request.applymarker(pytest.mark.xfail(strict=strict, reason=reason))
-
-
 SCOPE = Scope(
     horizon=3.0,
     grace=6.0,
