@@ -77,6 +77,13 @@ setup(
             "liveness-engine = liveness.cmd.engine:main",
             "liveness-demo = liveness.demo.main:main",
         ],
-        "oslo.config.opts": ["liveness = liveness.conf:list_opts"],
+        "oslo.config.opts": [
+            "liveness = liveness.conf:list_opts",
+            "liveness.heat = liveness.heat.conf:list_opts",
+        ],
+        # The name of a group of Heat's: heat-engine imports what is in it.
+        "heat.stack_lifecycle_plugins": [
+            "liveness = liveness.heat.plugin:LivenessPlugin"
+        ],
     },
 )

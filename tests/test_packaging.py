@@ -70,11 +70,15 @@ def test_every_command_can_be_called(promised):
 
 
 def test_the_options_are_offered_to_the_generator(promised):
-    (entry,) = promised["entry_points"]["oslo.config.opts"]
-    module, _, function = entry.partition(" = ")[2].partition(":")
-    ((group, options),) = getattr(importlib.import_module(module), function)()
-    assert group == "liveness"
-    assert "ttl" in [option.name for option in options]
+    offered = {}
+    for entry in promised["entry_points"]["oslo.config.opts"]:
+        namespace, _, function = entry.partition(" = ")
+        module, _, function = function.partition(":")
+        ((group, options),) = getattr(importlib.import_module(module), function)()
+        assert group == "liveness"
+        offered[namespace] = [option.name for option in options]
+    assert "ttl" in offered["liveness"]
+    assert "enabled" in offered["liveness.heat"]
 
 
 def names_of(requirements):

@@ -2,17 +2,73 @@
 
 Nothing here decides who may act: that is the claim of the deadline whose handler calls
 in. All the same each write to Heat's rows is a compare-and-set, and whoever loses it
-has nothing more to do.
+looks again at what the row says now.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import logging
+import socket
 from collections.abc import Callable
 from typing import Any
 
-from liveness import Outcome
+from heat.common import exception
+from heat.engine import check_resource, resource, sync_point
+from heat.engine.resources import stack_resource
+from heat.rpc import worker_client
+from oslo_config import cfg
+
+from liveness import Done, Liveness, Outcome, Rearm, exceptions
+from liveness.heat import names, resume, rows
 from liveness.heat.conf import HeatSettings
 from liveness.heat.names import Action, Timer
+from liveness.heat.rate import Limiter
+
+LOG = logging.getLogger(__name__)
+
+LOOKS = 5
+"""Times that a row which moved meanwhile is looked at again at once."""
+
+WAIT_SECONDS = 2.0
+"""Until a parent looks again whether its nested stack is free."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A resource that a dead engine had, as Heat's rows are now.
+
+    ``target`` is the row's id that the graph knows: what the row replaces, for a row
+    that is a replacement."""
+
+    action: Action
+    row: Any
+    stack: Any
+    graph: rows.Graph
+
+    @property
+    def target(self) -> int:
+        for is_update in (True, False):
+            if self.graph.node(self.row.id, is_update) is not None:
+                return int(self.row.id)
+        return int(self.row.replaces or self.row.id)
+
+    @property
+    def node(self) -> Any | None:
+        """The node that waits for this resource in the current traversal: the one that
+        the dead engine was at; in a later traversal the update, if it has one."""
+        graph, action = self.graph, self.action
+        if action.traversal == self.stack.current_traversal:
+            return graph.node(self.target, action.is_update)
+        update = graph.node(self.target, True)
+        return update or graph.node(self.target, False)
+
+    @property
+    def who(self) -> str:
+        """For the event: who died."""
+        if self.action.engine is None:
+            return "no engine was working on it any more"
+        return f"engine {self.action.engine} on {self.action.host} died"
 
 
 class Recovery:
@@ -24,11 +80,22 @@ class Recovery:
         threads: Any,
         settings: HeatSettings,
         is_dead: Callable[[str], bool],
-        live: Any = None,
+        live: Liveness | None = None,
     ) -> None:
         """``threads``: the engine's ThreadGroupManager. ``is_dead(engine_id)``: nothing
         of that engine can be running any more. ``live``: the engine's Liveness, for
         guards of what is resumed and for counting attempts; None: neither is done."""
+        self.me = me
+        self.host = socket.gethostname()
+        self.threads = threads
+        self.live = live
+        self._settings = settings
+        self._is_dead = is_dead
+        self._limiter = Limiter(
+            settings.retriggers_per_second, settings.retriggers_per_second_of_project
+        )
+
+    # --- resource actions -----------------------------------------------------
 
     def action(self, action: Action) -> Outcome:
         """The engine that had ``action`` is dead (or, ``found``: nobody has it).
@@ -41,7 +108,337 @@ class Recovery:
         ``Done``: nothing more to do. ``Rearm``: it has to wait for others. Raises what
         Heat raises: then it is tried again.
         """
-        raise NotImplementedError
+        if action.node_type == "snapshot":
+            return self._snapshot(action)
+        for _ in range(LOOKS):
+            try:
+                return self._action(action)
+            except rows.Lost as moved:
+                LOG.info("%s: %s", action.node, moved)
+        raise rows.Lost(f"{action.node} keeps moving")
+
+    def _action(self, action: Action) -> Outcome:
+        case = self._look(action)
+        if case is None:
+            return Done()
+        row, stack = case.row, case.stack
+        if row.engine_id is not None and not self._is_dead(row.engine_id):
+            return Done()  # somebody is at it, under a deadline of his own
+        if action.found and action.engine not in (None, row.engine_id):
+            return Done()  # its lock has been taken care of
+        if stack.status != stack.IN_PROGRESS:
+            return self._leave(case)
+        if stack.has_timed_out():
+            return Done()  # its timer does the rest; no message may go out any more
+        if self._untouched(case):
+            return self._fail(case, "it is not to be retried")
+        step = STEPS.get((row.action, row.status), Recovery._free)
+        return step(self, case)
+
+    def _look(self, action: Action) -> Case | None:
+        row = rows.find(action.resource)
+        if row is None:
+            return self._gone(action)
+        if row.replaced_by is not None:
+            later = rows.find(row.replaced_by)
+            # An earlier traversal may have left one that nobody wants any more.
+            if later is not None and later.replaces == row.id and _wanted(later):
+                row = later
+        stack = rows.load_stack(row.stack_id, self.threads)
+        if stack is None:
+            return None
+        return Case(action, row, stack, rows.Graph(stack))
+
+    # --- the table: what a row says, and what is done ---------------------------
+
+    def _create(self, case: Case) -> Outcome:
+        """Interrupted in a create."""
+        row, stack = case.row, case.stack
+        if stack.action == stack.ADOPT:
+            return self._adopt(case)
+        rsrc = self._load(case)
+        if row.physical_resource_id is None:
+            return self._create_without_id(case, rsrc)
+        if self._data(case) is not None and self._is_resumed(rsrc):
+            return self._resume(case)
+        if isinstance(rsrc, stack_resource.StackResource):
+            return self._create_nested(case)
+        return self._replace(case)
+
+    def _create_without_id(self, case: Case, rsrc: Any) -> Outcome:
+        """Nothing is known of what it made: look for what can be found, or again."""
+        child = _child_of(case) if _is_nested(rsrc) else None
+        if child is not None:
+            rows.swap(case.row, physical_resource_id=child)
+            raise rows.Lost(f"its nested stack is {child}")
+        rows.swap(case.row, engine_id=None, action="INIT", status="COMPLETE")
+        return self.send(case)
+
+    def _create_nested(self, case: Case) -> Outcome:
+        """The child is updated in place. Its own dead locks come first: a parent that
+        is quicker would take half-made resources for complete."""
+        if self._busy_below(case.row.physical_resource_id):
+            return Rearm(WAIT_SECONDS)
+        self._set_failed(case)
+        return self.send(case)
+
+    def _update(self, case: Case) -> Outcome:
+        """Interrupted in an update: done again in place."""
+        return self._free(case)
+
+    def _delete(self, case: Case) -> Outcome:
+        """Interrupted in a delete: done again, if it is known to be one."""
+        return self._free(case)
+
+    def _resume_action(self, case: Case) -> Outcome:
+        """Interrupted in a RESUME: Heat accepts only a failed one."""
+        self._set_failed(case)
+        return self.send(case)
+
+    def _adopt(self, case: Case) -> Outcome:
+        """What is to be adopted is in no row: a repetition would make new things."""
+        return self._fail(case, "an ADOPT cannot be repeated")
+
+    def _failed(self, case: Case) -> Outcome:
+        """It failed, and the stack was not told. But if it failed in an earlier
+        operation, this one has not begun with it."""
+        row, stack = case.row, case.stack
+        begun = stack.updated_time or stack.created_time
+        if stack.action == stack.CHECK or (row.updated_at or begun) < begun:
+            return self._free(case)
+        if row.engine_id is not None:
+            rows.swap(row, engine_id=None)
+        stack.mark_failed(f"Resource {row.action} failed: {row.status_reason}")
+        return Done()
+
+    def _free(self, case: Case) -> Outcome:
+        """Clear the dead lock, if there is one, and send the message again."""
+        if case.row.engine_id is not None:
+            rows.swap(case.row, engine_id=None)
+        return self.send(case)
+
+    # --- steps ------------------------------------------------------------------
+
+    def _leave(self, case: Case) -> Outcome:
+        """The operation is over: no lock of a dead engine may outlive it."""
+        if case.row.engine_id is not None:
+            if case.row.status == "IN_PROGRESS":
+                self._set_failed(case)
+            else:
+                rows.swap(case.row, engine_id=None)
+        return Done()
+
+    def _resume(self, case: Case) -> Outcome:
+        """Wait for what the dead engine began, as it would have."""
+        attempt = self._count(case)
+        if attempt is None:
+            return self._give_up(case)
+        self._wait_turn(case)
+        most = self._most_attempts
+        if not resume.begin(self, case, self._data(case) or {}):
+            raise rows.Lost(f"resource {case.row.id} has moved on")
+        rows.tell(
+            case.stack,
+            case.row,
+            f"{case.who}; its CREATE is waited for, attempt {attempt} of {most}",
+        )
+        return Done()
+
+    def _replace(self, case: Case) -> Outcome:
+        """The class knows no better: a failed create is replaced, by exactly one."""
+        self._set_failed(case)
+        return self.replace(case)
+
+    def replace(self, case: Case) -> Outcome:
+        """Make the replacement of a failed row, and send the message for that one: a
+        message for the failed row would make another each time it comes."""
+        case = self._again(case)
+        node, data = case.node, self._data(case)
+        if node is None or data is None:
+            return Done()  # it is replaced when its turn comes
+        target = Case(case.action, rows.find(case.target), case.stack, case.graph)
+        rsrc = self._load(target)
+        needs = {d.primary_key for d in resume.resources_of(data).values() if d}
+        try:
+            new = rsrc.make_replacement(case.stack.t.id, needs)
+        except exception.UpdateInProgress:
+            raise rows.Lost(f"resource {target.row.id} is locked again") from None
+        if new is None:
+            return Done()
+        return self.send(dataclasses.replace(target, row=rows.find(new)))
+
+    def send(self, case: Case) -> Outcome:
+        """Send the message of the node that waits, once it has all it needs."""
+        case = self._again(case)
+        stack, node = case.stack, case.node
+        if stack.status != stack.IN_PROGRESS or node is None:
+            return Done()
+        data = self._data(case)
+        if data is None or (case.row.status == "COMPLETE" and case.graph.told(node)):
+            return Done()  # it comes when its turn comes, or is done
+        abandon = self._abandon(case)
+        if abandon is None:
+            return self._fail(case, "it is not known whether it is to be kept")
+        if stack.action == stack.ADOPT:
+            return self._adopt(case)
+        attempt = self._count(case)
+        if attempt is None:
+            return self._give_up(case)
+        self._wait_turn(case)
+        rows.tell(
+            stack,
+            case.row,
+            f"{case.who}; {_doing(stack, node)} retriggered,"
+            f" attempt {attempt} of {self._most_attempts}",
+        )
+        self.cast(case, node, data, abandon)
+        return Done()
+
+    def cast(self, case: Case, node: Any, data: dict[Any, Any], abandon: bool) -> None:
+        """Send the message."""
+        stack, extra = case.stack, case.graph.extra_of(node)
+        deletes = stack.action == stack.DELETE
+        worker_client.WorkerClient().check_resource(
+            rows.trust_context(stack.context) if deletes else stack.context,
+            case.row.id,
+            stack.current_traversal,
+            sync_point.serialize_input_data(data),
+            node.is_update,
+            None,
+            stack.converge,
+            skip_propagate=extra.get("skip_propagate", False),
+            accumulated_failures=extra.get("resource_failures") or None,
+            abandon=abandon,
+        )
+
+    def _again(self, case: Case) -> Case:
+        """The case with the stack as it is now: a message that came while the row was
+        locked was dropped, and only we can send it again."""
+        stack = rows.load_stack(case.row.stack_id, self.threads)
+        row = rows.find(case.row.id)
+        if stack is None or row is None:
+            raise rows.Lost(f"resource {case.row.id} is gone")
+        return Case(case.action, row, stack, rows.Graph(stack))
+
+    # --- what a give-up looks like -----------------------------------------------
+
+    def _fail(self, case: Case, why: str) -> Outcome:
+        """A clean failure, with a reason that says what to do without."""
+        stack, row = case.stack, case.row
+        reason = f"{case.who} during {stack.action} of {row.name}; {why}"
+        if row.engine_id is not None or row.status == "IN_PROGRESS":
+            self._set_failed(case, reason)
+        rows.tell(stack, row, reason)
+        stack.mark_failed(reason)
+        return Done()
+
+    def _give_up(self, case: Case) -> Outcome:
+        return self._fail(case, f"gave up after {self._most_attempts} attempts")
+
+    def _set_failed(self, case: Case, reason: str | None = None) -> None:
+        rows.swap(
+            case.row,
+            engine_id=None,
+            status="FAILED",
+            status_reason=reason or f"{case.who} during {case.row.action}",
+        )
+
+    # --- questions ---------------------------------------------------------------
+
+    def _untouched(self, case: Case) -> bool:
+        stack, row = case.stack, case.row
+        if self._settings.untouched_tag in (stack.tags or ()):
+            return True
+        if not self._settings.untouched_types:
+            return False
+        return _type_of(stack, row.name) in self._settings.untouched_types
+
+    def _is_resumed(self, rsrc: Any) -> bool:
+        """Whether a create is finished by asking the cloud, not made again."""
+        if _is_nested(rsrc):
+            check = stack_resource.StackResource.check_create_complete
+            return type(rsrc).check_create_complete is check
+        own = type(rsrc).needs_replace_failed
+        return (
+            own is not resource.Resource.needs_replace_failed
+            or rsrc.type() in self._settings.resumed_types
+        )
+
+    def _data(self, case: Case) -> dict[Any, Any] | None:
+        return None if case.node is None else case.graph.input_of(case.node)
+
+    def _load(self, case: Case) -> Any:
+        stack, data = case.stack, resume.resources_of(self._data(case) or {})
+        rsrc, definition, latest = resource.Resource.load(
+            stack.context, case.row.id, stack.current_traversal, True, data
+        )
+        rsrc.kept_alive = definition, latest  # it has only weak references to them
+        latest.thread_group_mgr = self.threads
+        return rsrc
+
+    def _abandon(self, case: Case) -> bool | None:
+        """Whether what is deleted is to be kept in the cloud; None: nobody knows."""
+        stack, action = case.stack, case.action
+        if stack.action != stack.DELETE:
+            return False
+        if action.traversal == stack.current_traversal and action.abandon is not None:
+            return action.abandon
+        if not cfg.CONF.enable_stack_abandon:
+            return False
+        found = self._timer_of(stack)
+        return None if found is None else found.abandon
+
+    def _timer_of(self, stack: Any) -> Timer | None:
+        if self.live is None:
+            return None
+        key = names.timer_key(stack.id, stack.current_traversal)
+        found = self.live.find(names.TIMER, key)
+        return None if found is None else Timer.load(found.payload)
+
+    def _busy_below(self, stack_id: str) -> bool:
+        """Whether a dead engine still locks something in that stack or below."""
+        from heat.db import api as db_api
+
+        engines = db_api.engine_get_all_locked_by_stack(rows.admin(), stack_id)
+        return any(self._is_dead(engine_id) for engine_id in engines)
+
+    # --- attempts ----------------------------------------------------------------
+
+    @property
+    def _most_attempts(self) -> int:
+        return 5 if self.live is None else self.live.settings.max_attempts
+
+    def _count(self, case: Case) -> int | None:
+        """Count one more attempt at the node; None when there were enough."""
+        if self.live is None:
+            return 2
+        stack = case.stack
+        action = dataclasses.replace(case.action, traversal=stack.current_traversal)
+        for number in range(2, self._most_attempts + 1):
+            try:
+                self.live.arm(
+                    names.RETRIGGER,
+                    action.attempt_key(number),
+                    due_in=max(stack.time_remaining(), 0.0) + 60.0,
+                )
+            except exceptions.AlreadyArmed:
+                continue
+            return number
+        return None
+
+    def _wait_turn(self, case: Case) -> None:
+        self._limiter.wait(case.stack.tenant_id)
+
+    # --- nodes without a row -----------------------------------------------------
+
+    def _gone(self, action: Action) -> None:
+        """Nothing is left of the resource; whoever waits for that must hear of it."""
+        return None
+
+    def _snapshot(self, action: Action) -> Outcome:
+        return Done()
+
+    # --- stacks ------------------------------------------------------------------
 
     def stack(self, timer: Timer) -> Outcome | None:
         """The engine that began this traversal is dead: begin again what it had not
@@ -49,14 +446,61 @@ class Recovery:
 
         None: the stack is well under way, its timer goes on. ``Done``: it is over.
         """
-        raise NotImplementedError
+        return None
 
     def time_out(self, timer: Timer) -> Outcome:
         """The time of this traversal is over by Heat's rule, and the grace as well:
         fail it as Heat would, rollback included. ``Done``: it was, or it is over.
         ``Rearm``: it has time left after all."""
-        raise NotImplementedError
+        return Done()
 
     def time_left(self, stack_id: str) -> float:
-        """Seconds until :meth:`time_out` of the stack is due, by Heat's own rule."""
-        raise NotImplementedError
+        """Seconds until the stack's time is over, by Heat's own rule."""
+        stack = rows.load_stack(stack_id, self.threads)
+        return 0.0 if stack is None else max(float(stack.time_remaining()), 0.0)
+
+
+STEPS: dict[tuple[str, str], Callable[[Recovery, Case], Outcome]] = {
+    ("CREATE", "IN_PROGRESS"): Recovery._create,
+    ("ADOPT", "IN_PROGRESS"): Recovery._adopt,
+    ("UPDATE", "IN_PROGRESS"): Recovery._update,
+    ("DELETE", "IN_PROGRESS"): Recovery._delete,
+    ("SUSPEND", "IN_PROGRESS"): Recovery._free,
+    ("RESUME", "IN_PROGRESS"): Recovery._resume_action,
+    ("CHECK", "IN_PROGRESS"): Recovery._free,
+    ("SNAPSHOT", "IN_PROGRESS"): Recovery._free,
+    **{
+        (action, "FAILED"): Recovery._failed
+        for action in ("CREATE", "UPDATE", "DELETE", "SUSPEND", "RESUME", "CHECK")
+    },
+}
+"""By action and status of the row; for all others the lock is cleared and the message
+sent again."""
+
+
+def _wanted(row: Any) -> bool:
+    return (row.action, row.status) != ("DELETE", "COMPLETE")
+
+
+def _is_nested(rsrc: Any) -> bool:
+    return isinstance(rsrc, stack_resource.StackResource)
+
+
+def _child_of(case: Case) -> str | None:
+    """The nested stack that the resource has made, whatever its row says."""
+    return None
+
+
+def _type_of(stack: Any, name: str) -> str:
+    try:
+        return str(stack.defn.resource_definition(name).resource_type)
+    except KeyError:
+        return ""
+
+
+def _doing(stack: Any, node: Any) -> str:
+    """What the node's message makes an engine do, in the user's words."""
+    return str(stack.action) if node.is_update else f"{stack.action} (clean-up)"
+
+
+__all__ = ["STEPS", "Case", "Recovery", "check_resource"]

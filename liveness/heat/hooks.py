@@ -1,0 +1,147 @@
+"""Where Heat's code is entered: each wrapper does Heat's own thing while this process
+has no engine of ours, and never fails for ours.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from heat.db import api as db_api
+from heat.engine import check_resource, resource, service, stack, worker
+from heat.rpc import listener_client
+from oslo_config import cfg
+
+from liveness.heat import names, timers
+from liveness.heat.engine import HeatEngine, current
+from liveness.heat.peers import Life
+
+LOG = logging.getLogger(__name__)
+
+
+def install() -> None:
+    """Wrap what has to be wrapped, in this process and what is forked from it."""
+    _wrap(worker.WorkerService, "start", start)
+    _wrap(worker.WorkerService, "check_resource", run_action)
+    _wrap(service.EngineService, "stop", stop)
+    _wrap(resource.Resource, "resource_id_set", write_physical_id)
+    _wrap(listener_client.EngineListenerClient, "__init__", remember_engine)
+    _wrap(listener_client.EngineListenerClient, "is_alive", is_alive)
+    _wrap(check_resource.CheckResource, "_stale_resource_needs_retry", lock_is_stale)
+    _wrap(stack.Stack, "converge_stack", timers.converge)
+    _wrap(db_api, "stack_create", timers.created)
+    _wrap(db_api, "stack_update", timers.updated)
+    _wrap(db_api, "stack_delete", timers.deleted)
+
+
+def _wrap(owner: Any, name: str, wrapper: Callable[..., Any]) -> None:
+    original = getattr(owner, name)
+
+    @functools.wraps(original)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        return wrapper(original, *args, **kwargs)
+
+    setattr(owner, name, wrapped)
+
+
+# --- an engine's life -------------------------------------------------------
+
+
+def start(original: Callable[..., Any], self: Any) -> None:
+    """A worker opens its queue: be registered before the first message comes."""
+    try:
+        HeatEngine(self.engine_id, self.thread_group_mgr, cfg.CONF).begin()
+    except Exception as error:
+        LOG.error(
+            "LIVENESS IS NOT ACTIVE in engine %s: %s Heat goes on without it.",
+            self.engine_id,
+            error,
+        )
+    original(self)
+
+
+def stop(original: Callable[..., Any], self: Any) -> None:
+    """A worker drains: what it cannot finish in time is handed over."""
+    engine = current()
+    if engine is not None:
+        engine.begin_stop(float(cfg.CONF.graceful_shutdown_timeout))
+    original(self)
+    if engine is not None:
+        engine.end()
+
+
+# --- what runs under a guard --------------------------------------------------
+
+
+def run_action(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Write a resource action down before it runs, and that it is done after."""
+    engine = current()
+    if engine is None:
+        return original(*args, **kwargs)
+    if engine.over:
+        LOG.error("A fenced engine runs no resource action.")
+        return None
+    given = inspect.signature(original).bind(*args, **kwargs)
+    given.apply_defaults()
+    values = given.arguments
+    action = names.Action(
+        resource=values["resource_id"],
+        traversal=values["current_traversal"],
+        is_update=values["is_update"],
+        node_type=values["node_type"],
+        abandon=values["abandon"],
+        adopt=values["adopt_stack_data"] is not None,
+        engine=engine.engine_id,
+        host=engine.host,
+    )
+    with engine.guard(action):
+        return original(*args, **kwargs)
+
+
+# --- the fence ------------------------------------------------------------------
+
+
+def write_physical_id(original: Callable[..., Any], self: Any, inst: Any) -> None:
+    """A fenced engine writes nothing: another has the resource."""
+    engine = current()
+    if engine is not None and engine.over:
+        LOG.error(
+            "ORPHAN: %s of resource %s (%s) was made by an engine that had been fenced;"
+            " nothing in Heat refers to it.",
+            inst,
+            self.name,
+            self.id,
+        )
+        return
+    original(self, inst)
+
+
+def remember_engine(original: Callable[..., Any], self: Any, engine_id: str) -> None:
+    """Heat's client forgets whom it asks."""
+    self.liveness_engine_id = engine_id
+    original(self, engine_id)
+
+
+def is_alive(original: Callable[..., Any], self: Any, context: Any) -> Any:
+    """Heat's ping of two seconds is no proof of death; the table is, where it knows."""
+    engine = current()
+    if engine is not None:
+        life = engine.peers.life(self.liveness_engine_id)
+        if life is not Life.UNKNOWN:
+            return life is Life.ALIVE
+    return original(self, context)
+
+
+def lock_is_stale(
+    original: Callable[..., Any], self: Any, context: Any, rsrc: Any, *args: Any
+) -> Any:
+    """Heat takes the lock of a dead engine without looking whether it still has it. Of
+    an engine of ours, whoever claims its action does that, and sends this message
+    again."""
+    engine = current()
+    if engine is not None and engine.dead_lock(rsrc.id):
+        return False
+    return original(self, context, rsrc, *args)
