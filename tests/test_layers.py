@@ -23,7 +23,7 @@ LAYERS = """
     db.rows db.engines db.migration
     db.claims db.deadlines db.finding db.report
     handlers
-    detector heart runner
+    detector heart runner audit
     settle owner admission
     sweep
     loop
@@ -168,8 +168,9 @@ def test_only_the_db_package_writes_statements(name):
     for node in ast.walk(tree(name)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             words = node.value.split()
-            statement = words[:1] in (["SELECT"], ["UPDATE"], ["INSERT"], ["DELETE"])
-            assert not statement, node.value
+            verb = words[:1] in (["SELECT"], ["UPDATE"], ["INSERT"], ["DELETE"])
+            # One word alone is the name of something: Heat's actions have such names.
+            assert not (verb and len(words) > 1), node.value
 
 
 @pytest.mark.parametrize("name", outside_db())

@@ -16,7 +16,7 @@ from oslo_config import cfg
 
 from liveness import Liveness, exceptions
 from liveness.conf import Settings
-from liveness.heat import names, rows
+from liveness.heat import names, rows, scan
 from liveness.heat.conf import HeatSettings
 from liveness.heat.handlers import handlers
 from liveness.heat.peers import Life, Peers
@@ -106,6 +106,10 @@ class HeatEngine:
             )
             return False
         LOG.info("Liveness is active in engine %s.", self.engine_id)
+        try:
+            scan.begin(self)
+        except exceptions.LivenessError as error:
+            LOG.warning("The scan is left to other engines: %s", error)
         return True
 
     def _keep_trying(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from liveness import Deadline, Done, Handler, Outcome, Park, Rearm, WhenOrphaned
-from liveness.heat import names
+from liveness.heat import names, scan
 
 if TYPE_CHECKING:
     from liveness.heat.engine import HeatEngine
@@ -70,3 +70,4 @@ def handlers(engine: HeatEngine) -> Iterator[Handler]:
     yield ResourceAction(engine)
     yield StackTimer(engine)
     yield Retriggered()
+    yield from scan.handlers(engine)

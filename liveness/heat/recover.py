@@ -14,13 +14,13 @@ from collections.abc import Callable
 from typing import Any
 
 from heat.common import exception
-from heat.engine import check_resource, resource, sync_point
+from heat.engine import resource, sync_point
 from heat.engine.resources import stack_resource
 from heat.rpc import worker_client
 from oslo_config import cfg
 
 from liveness import Done, Liveness, Outcome, Rearm, exceptions
-from liveness.heat import names, resume, rows
+from liveness.heat import gone, names, resume, rows, stacks
 from liveness.heat.conf import HeatSettings
 from liveness.heat.names import Action, Timer
 from liveness.heat.rate import Limiter
@@ -90,7 +90,7 @@ class Recovery:
         self.threads = threads
         self.live = live
         self._settings = settings
-        self._is_dead = is_dead
+        self.is_dead = is_dead
         self._limiter = Limiter(
             settings.retriggers_per_second, settings.retriggers_per_second_of_project
         )
@@ -108,8 +108,8 @@ class Recovery:
         ``Done``: nothing more to do. ``Rearm``: it has to wait for others. Raises what
         Heat raises: then it is tried again.
         """
-        if action.node_type == "snapshot":
-            return self._snapshot(action)
+        if action.node_type != "resource":
+            return gone.snapshot(self, action)
         for _ in range(LOOKS):
             try:
                 return self._action(action)
@@ -118,11 +118,14 @@ class Recovery:
         raise rows.Lost(f"{action.node} keeps moving")
 
     def _action(self, action: Action) -> Outcome:
-        case = self._look(action)
+        row = rows.find(action.resource)
+        if row is None:
+            return gone.resource(self, action)
+        case = self._look(action, row)
         if case is None:
             return Done()
         row, stack = case.row, case.stack
-        if row.engine_id is not None and not self._is_dead(row.engine_id):
+        if row.engine_id is not None and not self.is_dead(row.engine_id):
             return Done()  # somebody is at it, under a deadline of his own
         if action.found and action.engine not in (None, row.engine_id):
             return Done()  # its lock has been taken care of
@@ -135,10 +138,7 @@ class Recovery:
         step = STEPS.get((row.action, row.status), Recovery._free)
         return step(self, case)
 
-    def _look(self, action: Action) -> Case | None:
-        row = rows.find(action.resource)
-        if row is None:
-            return self._gone(action)
+    def _look(self, action: Action, row: Any) -> Case | None:
         if row.replaced_by is not None:
             later = rows.find(row.replaced_by)
             # An earlier traversal may have left one that nobody wants any more.
@@ -167,7 +167,8 @@ class Recovery:
 
     def _create_without_id(self, case: Case, rsrc: Any) -> Outcome:
         """Nothing is known of what it made: look for what can be found, or again."""
-        child = _child_of(case) if _is_nested(rsrc) else None
+        row = case.row
+        child = rows.child_of(row.stack_id, row.name) if _is_nested(rsrc) else None
         if child is not None:
             rows.swap(case.row, physical_resource_id=child)
             raise rows.Lost(f"its nested stack is {child}")
@@ -276,6 +277,8 @@ class Recovery:
         data = self._data(case)
         if data is None or (case.row.status == "COMPLETE" and case.graph.told(node)):
             return Done()  # it comes when its turn comes, or is done
+        if case.row.status == "COMPLETE" and self._tell_the_rest(case, node):
+            return Done()
         abandon = self._abandon(case)
         if abandon is None:
             return self._fail(case, "it is not known whether it is to be kept")
@@ -293,6 +296,31 @@ class Recovery:
         )
         self.cast(case, node, data, abandon)
         return Done()
+
+    def _tell_the_rest(self, case: Case, node: Any) -> bool:
+        """Where only some successors know of the node, tell only the others: one that
+        was told before may have been replaced since, and would be once more."""
+        untold, everybody = case.graph.successors(node)
+        if len(untold) == len(everybody):
+            return False
+        rsrc = self._load(case)
+        gone.propagate(case.graph, node, untold, case.row.id, rsrc, self._abandon(case))
+        return True
+
+    def resend(self, case: Case) -> None:
+        """Send the message again without counting it: it may have been lost, or what
+        it is for is done already."""
+        case = self._again(case)
+        node, data, abandon = case.node, self._data(case), self._abandon(case)
+        if node is not None and data is not None and abandon is not None:
+            self.cast(case, node, data, abandon)
+
+    def cast_if_ready(self, action: Action, row: Any) -> None:
+        """Send the message of a row that nobody has begun, if its turn has come."""
+        case = self._look(action, row)
+        if case is not None and self._data(case) is not None:
+            self._wait_turn(case)
+            self.resend(case)
 
     def cast(self, case: Case, node: Any, data: dict[Any, Any], abandon: bool) -> None:
         """Send the message."""
@@ -397,10 +425,12 @@ class Recovery:
 
     def _busy_below(self, stack_id: str) -> bool:
         """Whether a dead engine still locks something in that stack or below."""
-        from heat.db import api as db_api
-
-        engines = db_api.engine_get_all_locked_by_stack(rows.admin(), stack_id)
-        return any(self._is_dead(engine_id) for engine_id in engines)
+        engines = {
+            row.engine_id
+            for stack in [stack_id, *(s.id for s in rows.descendants(stack_id))]
+            for row in rows.resources_of(stack)
+        }
+        return any(self.is_dead(e) for e in engines if e is not None)
 
     # --- attempts ----------------------------------------------------------------
 
@@ -429,14 +459,10 @@ class Recovery:
     def _wait_turn(self, case: Case) -> None:
         self._limiter.wait(case.stack.tenant_id)
 
-    # --- nodes without a row -----------------------------------------------------
-
-    def _gone(self, action: Action) -> None:
-        """Nothing is left of the resource; whoever waits for that must hear of it."""
-        return None
-
-    def _snapshot(self, action: Action) -> Outcome:
-        return Done()
+    @property
+    def grace(self) -> float:
+        """Seconds that a living engine is given to time out by itself."""
+        return self._settings.timer_grace
 
     # --- stacks ------------------------------------------------------------------
 
@@ -446,13 +472,13 @@ class Recovery:
 
         None: the stack is well under way, its timer goes on. ``Done``: it is over.
         """
-        return None
+        return stacks.begin_again(self, timer)
 
     def time_out(self, timer: Timer) -> Outcome:
         """The time of this traversal is over by Heat's rule, and the grace as well:
         fail it as Heat would, rollback included. ``Done``: it was, or it is over.
         ``Rearm``: it has time left after all."""
-        return Done()
+        return stacks.time_out(self, timer)
 
     def time_left(self, stack_id: str) -> float:
         """Seconds until the stack's time is over, by Heat's own rule."""
@@ -486,11 +512,6 @@ def _is_nested(rsrc: Any) -> bool:
     return isinstance(rsrc, stack_resource.StackResource)
 
 
-def _child_of(case: Case) -> str | None:
-    """The nested stack that the resource has made, whatever its row says."""
-    return None
-
-
 def _type_of(stack: Any, name: str) -> str:
     try:
         return str(stack.defn.resource_definition(name).resource_type)
@@ -501,6 +522,3 @@ def _type_of(stack: Any, name: str) -> str:
 def _doing(stack: Any, node: Any) -> str:
     """What the node's message makes an engine do, in the user's words."""
     return str(stack.action) if node.is_update else f"{stack.action} (clean-up)"
-
-
-__all__ = ["STEPS", "Case", "Recovery", "check_resource"]

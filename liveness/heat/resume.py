@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from heat.common import exception
 from heat.engine import check_resource, node_data, resource, scheduler
 
-from liveness import exceptions
 from liveness.heat import names, rows
 
 if TYPE_CHECKING:
@@ -105,7 +104,7 @@ class Resumption:
             self._poll(rsrc)
         except check_resource.CancelOperation as cancelled:
             self._failed(rsrc, f"CREATE aborted ({cancelled})")
-            self._recovery.send(self._case)
+            self._recovery.resend(self._case)
         except scheduler.Timeout:
             self._failed(rsrc, "Timed out")
             self._stack.mark_failed("Timed out")
@@ -115,7 +114,7 @@ class Resumption:
             self._gave_error(rsrc, error)
         else:
             rsrc.state_set(rsrc.CREATE, rsrc.COMPLETE, lock=rsrc.LOCK_RELEASE)
-            self._recovery.send(self._case)
+            self._recovery.resend(self._case)
 
     def _poll(self, rsrc: Any) -> None:
         messages: queue.Queue[str] = queue.Queue()
@@ -181,6 +180,3 @@ def _not_found(rsrc: Any, error: Exception) -> bool:
     if type(error).__name__.removesuffix("_Remote").endswith("NotFound"):
         return True
     return bool(rsrc._default_client_plugin().is_not_found(error))
-
-
-__all__ = ["Resumption", "begin", "exceptions", "resources_of"]

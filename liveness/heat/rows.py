@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from heat.common import context, exception
+from heat.common import context as contexts
+from heat.common import exception
 from heat.db import api as db_api
+from heat.db import models
 from heat.engine import event, sync_point
 from heat.engine import stack as parser
 from heat.objects import resource as resource_objects
@@ -22,7 +24,7 @@ class Lost(Exception):
 
 def admin() -> Any:
     """A context that may read and write every row."""
-    return context.get_admin_context()
+    return contexts.get_admin_context()
 
 
 def find(resource_id: int | str) -> Any | None:
@@ -44,6 +46,48 @@ def load_stack(stack_id: str, threads: Any) -> Any | None:
     return stack
 
 
+def stack_of_node(resource_id: Any, traversal: str, is_update: bool) -> str | None:
+    """The id of the stack whose graph has that node, though its row may be gone."""
+    point = db_api.sync_point_get(admin(), resource_id, traversal, is_update)
+    return None if point is None else str(point.stack_id)
+
+
+def child_of(stack_id: str, resource_name: str) -> str | None:
+    """The id of the stack that is nested in a resource, whatever its row says."""
+    for child in stack_objects.Stack.get_all_by_owner_id(admin(), stack_id):
+        if child.parent_resource_name == resource_name:
+            return str(child.id)
+    return None
+
+
+def descendants(stack_id: str) -> list[Any]:
+    """The rows of all stacks nested below, the deepest last."""
+    below = stack_objects.Stack.get_all_by_owner_id(admin(), stack_id)
+    return [row for child in below for row in [child, *descendants(child.id)]]
+
+
+def resources_of(stack_id: str) -> list[Any]:
+    """The rows of the stack's resources."""
+    found = db_api.resource_get_all_active_by_stack(admin(), stack_id)
+    return list(found.values())
+
+
+def take_traversal(stack: Any, traversal: str) -> bool:
+    """Give a stack that is still in its traversal another one, so that nobody who is
+    in the old one can complete it any more."""
+    with db_api.context_manager.writer.using(context := admin()):
+        counted = (
+            context.session.query(models.Stack)
+            .filter_by(
+                id=stack.id,
+                status=stack.IN_PROGRESS,
+                current_traversal=stack.current_traversal,
+            )
+            .update({"current_traversal": traversal}, synchronize_session=False)
+        )
+    return bool(counted)
+
+
 def swap(row: Any, **values: Any) -> None:
     """Change the row if it is still as it was read.
 
@@ -62,7 +106,7 @@ def trust_context(stored: Any) -> Any:
         return stored
     plugin = stored.trusts_auth_plugin
     found = plugin.get_access(session.Session(auth=plugin))
-    return context.RequestContext(
+    return contexts.RequestContext(
         auth_token=found.auth_token,
         auth_token_info=found._data,
         user_id=found.user_id,
@@ -140,12 +184,19 @@ class Graph:
         extra: dict[str, Any] = sync_point.deserialize_extra_data(point.extra_data)
         return extra
 
+    def successors(self, node: Any) -> tuple[list[Any], list[Any]]:
+        """Who waits for the node: those that have not been told of it, and all."""
+        everybody = list(self.deps.required_by(node)) if self.deps is not None else []
+        untold = [
+            other
+            for other in everybody
+            if (point := self.point(other)) is not None
+            and node not in sync_point.deserialize_input_data(point.input_data)
+        ]
+        return untold, everybody
+
     def told(self, node: Any) -> bool:
-        """Whether everybody who waits for the node has been told of it, the stack
-        itself excepted: telling that again is how it is completed."""
-        waiting = self.deps.required_by(node) if self.deps is not None else ()
-        return bool(waiting) and all(
-            (point := self.point(other)) is None
-            or node in sync_point.deserialize_input_data(point.input_data)
-            for other in waiting
-        )
+        """Whether everybody who waits for the node has been told of it. Nobody but the
+        stack waits for a root, and telling that again does no harm."""
+        untold, everybody = self.successors(node)
+        return bool(everybody) and not untold

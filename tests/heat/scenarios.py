@@ -32,6 +32,9 @@ from tests.heat.templates import (
 
 COMPLETE = "CREATE_COMPLETE"
 
+# As an operator has to say of a class of his own.
+DEPLOYMENTS = "OS::Heat::SoftwareDeployment,Liveness::Deployment"
+
 
 @dataclass(frozen=True)
 class Scenario:
@@ -100,7 +103,7 @@ def killed_creating_port(run: Run) -> None:
     assert_finished(run, stack, "r0")
 
 
-@scenario("stuck")
+@scenario("stuck", liveness__resumed_types=DEPLOYMENTS)
 def killed_creating_deployment(run: Run) -> None:
     """The same, of a class whose second create is a second run of a script."""
     stack = run.create(chain(2, "Deployment", create_secs=4))
@@ -109,7 +112,7 @@ def killed_creating_deployment(run: Run) -> None:
     assert_finished(run, stack, "r0")
 
 
-@scenario("stuck")
+@scenario("stuck", liveness__resumed_types=DEPLOYMENTS)
 def killed_before_the_deployment_exists(run: Run) -> None:
     """Engine killed after an id was written down that nothing has yet."""
     stack = run.create(chain(2, "Deployment", gap_secs=6))
@@ -140,7 +143,7 @@ def killed_before_the_id_is_written(run: Run) -> None:
 def killed_and_the_cloud_failed(run: Run) -> None:
     """Engine killed in a create that has ended in ERROR when a survivor looks."""
     stack = run.create(chain(2, create_secs=6))
-    line = run.journal.wait(stack, "create", "r0")
+    line = run.journal.wait(stack, "poll", "r0")
     # What nobody looks at any more cannot be seen as ready meanwhile.
     run.kill(stack, "r0", run.worker(line))
     run.journal.set_status(line.physical, "ERROR")
@@ -176,7 +179,7 @@ def killed_in_a_fan(run: Run) -> None:
     """Engine killed in the middle of ten: one, eight that need it, one that needs
     them all."""
     stack = run.create(fan(8, create_secs=4))
-    run.kill_at(stack, "create", "r3")
+    run.kill_at(stack, "poll", "r3")
     run.expect(stack, COMPLETE)
 
 

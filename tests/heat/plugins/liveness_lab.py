@@ -144,7 +144,7 @@ class Plain(resource.Resource):
         record("poll", self, self.resource_id)
         thing = look(self.resource_id)
         if thing is None:
-            raise exception.Error(f"{self.resource_id} is gone")
+            raise exception.EntityNotFound(entity="Thing", name=self.resource_id)
         if thing["status"] == "ERROR":
             raise exception.ResourceInError(resource_status="ERROR")
         if thing["ready_at"] > time.time():
@@ -203,7 +203,7 @@ class Plain(resource.Resource):
 
     def check_check_complete(self, end):
         if look(self.resource_id) is None:
-            raise exception.Error(f"{self.resource_id} is gone")
+            raise exception.EntityNotFound(entity="Thing", name=self.resource_id)
         return self._until("check", end)
 
     def handle_snapshot(self):
