@@ -37,7 +37,7 @@ _current: HeatEngine | None = None
 
 
 def current() -> HeatEngine | None:
-    """The engine of this process, once it has been begun."""
+    """The engine of this process, once it is active."""
     return _current
 
 
@@ -64,11 +64,9 @@ class HeatEngine:
 
     def begin(self) -> None:
         """Start, or keep trying from a thread when the database is not ready."""
-        global _current
         self.live.on_fenced(self._fenced)
         for handler in handlers(self):
             self.live.add_handler(handler)
-        _current = self
         if not self._start():
             threading.Thread(
                 target=self._keep_trying, name="liveness-start", daemon=True
@@ -94,6 +92,7 @@ class HeatEngine:
             self.peers.close()
 
     def _start(self) -> bool:
+        global _current
         try:
             self.live.start(self.engine_id)
         except exceptions.DatabaseError as error:
@@ -105,6 +104,7 @@ class HeatEngine:
                 RETRY_SECONDS,
             )
             return False
+        _current = self
         LOG.info("Liveness is active in engine %s.", self.engine_id)
         try:
             scan.begin(self)

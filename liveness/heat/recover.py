@@ -20,7 +20,7 @@ from heat.rpc import worker_client
 from oslo_config import cfg
 
 from liveness import Done, Liveness, Outcome, Rearm, exceptions
-from liveness.heat import gone, names, resume, rows, stacks
+from liveness.heat import gone, lookups, names, resume, rows, stacks
 from liveness.heat.conf import HeatSettings
 from liveness.heat.names import Action, Timer
 from liveness.heat.rate import Limiter
@@ -168,10 +168,14 @@ class Recovery:
     def _create_without_id(self, case: Case, rsrc: Any) -> Outcome:
         """Nothing is known of what it made: look for what can be found, or again."""
         row = case.row
-        child = rows.child_of(row.stack_id, row.name) if _is_nested(rsrc) else None
-        if child is not None:
-            rows.swap(case.row, physical_resource_id=child)
-            raise rows.Lost(f"its nested stack is {child}")
+        if _is_nested(rsrc):
+            made = rows.child_of(row.stack_id, row.name)
+        else:
+            made = lookups.find(rsrc)
+        if made is not None:
+            rows.swap(row, physical_resource_id=made)
+            raise rows.Lost(f"resource {row.id} had made {made}")
+        lookups.tidy(rsrc)
         rows.swap(case.row, engine_id=None, action="INIT", status="COMPLETE")
         return self.send(case)
 

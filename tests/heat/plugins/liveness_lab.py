@@ -250,6 +250,16 @@ class Server(Plain):
         thing = look(self.resource_id)
         return thing is None or thing["status"] == "ERROR"
 
+    def liveness_find(self):
+        """As one finds a server whose id nobody wrote down: by its name."""
+        name = self.physical_resource_name()
+        found = [
+            physical
+            for physical in os.listdir(os.path.join(FOLDER, "cloud"))
+            if (thing := look(physical)) and thing["name"] == name
+        ]
+        return found[0] if len(found) == 1 else None
+
 
 class Port(Server):
     """As OS::Neutron::Port: its check is given nothing and asks by resource_id."""
