@@ -21,6 +21,9 @@ heat-e2e: .venv/test.stamp  ## kill real heat-engines, stock and ours (HEAT=shor
 heat-unit: .venv/test.stamp  ## run Heat's own unit tests: stock, ours, ours enabled
 	@$(BIN)/python -m tests.heat.unit
 
+heat-matrix: .venv/test.stamp  ## die at every message of Heat's scenarios (MATRIX_ARGS)
+	@$(BIN)/python -m tests.heat.matrix $(MATRIX_ARGS)
+
 lint: .venv/test.stamp  ## check style and format
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
@@ -50,4 +53,4 @@ system: .venv/test.stamp
 	@tools/venv -r test-requirements.txt
 	@touch $@
 
-.PHONY: help demo test lint types docs dist heat-e2e heat-unit clean system
+.PHONY: help demo test lint types docs dist heat-e2e heat-unit heat-matrix clean system
