@@ -74,6 +74,7 @@ setup(
     entry_points={
         "console_scripts": [
             "liveness-manage = liveness.cmd.manage:main",
+            "liveness-audit = liveness.cmd.audit:main",
             "liveness-engine = liveness.cmd.engine:main",
             "liveness-demo = liveness.demo.main:main",
         ],

@@ -2,7 +2,7 @@
 
 Two clocks matter. *Monotonic* seconds, local, never set back, which go on while
 the machine sleeps; and the *database's* UTC, which alone judges what is due. The
-program never asks the host for the time of day.
+program never asks the host for the time of day, except to audit its clock.
 """
 
 from __future__ import annotations
@@ -92,6 +92,10 @@ class Clock:
     def monotonic(self) -> float:
         """Seconds since some fixed moment; goes on during suspend to RAM."""
         return time.clock_gettime(self._source)
+
+    def host_now(self) -> datetime:
+        """This host's UTC: only for the audit, to compare it with the database's."""
+        return datetime.now(UTC)
 
     def database_now(self, seconds: float = 0.0) -> ColumnElement[datetime]:
         """SQL for the database's UTC, ``seconds`` from now."""

@@ -63,7 +63,11 @@ class Command(command.Command):
         return parser
 
     def get_epilog(self) -> str:
-        lines = [f"  {self.app.NAME} {example}" for example in self.examples]
+        implied = f"{self.app.implied} "
+        lines = [
+            f"  {self.app.NAME} {example.removeprefix(implied)}"
+            for example in self.examples
+        ]
         return "\n".join(["examples:", *lines]) if lines else ""
 
     def settings(self, args: argparse.Namespace) -> Settings:
@@ -165,6 +169,7 @@ class Manage(app.App):
     """``liveness-manage``."""
 
     NAME = "liveness-manage"
+    implied = ""
 
     def __init__(self, description: str, commands: Mapping[str, str]) -> None:
         """``commands``: the words of each, and where its class is ("module:Class");
@@ -270,7 +275,9 @@ class Manage(app.App):
         if self.options.help:
             rest = ["--help"]
         made = factory(self, self.options, cmd_name=name)
-        prog = f"{self.NAME} {name}"
+        return self._execute(made, f"{self.NAME} {name}", rest)
+
+    def _execute(self, made: Any, prog: str, rest: list[str]) -> int:
         try:
             args = made.get_parser(prog).parse_args(rest)
         except Usage as error:
@@ -284,6 +291,34 @@ class Manage(app.App):
         alike = [name for name in known if name.split()[0] == words[0]]
         given = " ".join(itertools.takewhile(lambda w: w[0] != "-", words)) or words[0]
         return f"there is no command {given!r}; there are {', '.join(alike or known)}"
+
+
+class Single(Manage):
+    """A program that is one command."""
+
+    def __init__(self, name: str, description: str, command: str, where: str) -> None:
+        """``command``: what it is called among those of ``liveness-manage``."""
+        self.NAME = name
+        self.implied = command
+        super().__init__(description, {command: where})
+
+    def run(self, argv: Sequence[str]) -> int:
+        """As :meth:`Manage.run`."""
+        factory, _, _ = self.command_manager.find_command([self.implied])
+        made = factory(self, None)
+        try:
+            self.options, rest = self.parser.parse_known_args(list(argv))
+            self.configure_logging()
+            if self.options.help:
+                rest = ["--help"]
+            return self._execute(made, self.NAME, rest)
+        except Usage as error:
+            base.fail(self.NAME, f"{error}; see '{self.NAME} --help'")
+            return getattr(made, "failed", 1)
+        except BrokenPipeError:
+            return base.BROKEN_PIPE
+        except KeyboardInterrupt:
+            return INTERRUPTED
 
 
 def execute(made: command.Command, args: Any, prog: str, debug: bool = False) -> int:
@@ -310,6 +345,7 @@ class Embedded:
     """What a command sees of a program that is not :class:`Manage`."""
 
     quiet = False
+    implied = ""
     command_manager = None
 
     def __init__(self, prog: str, settings: Callable[[], Settings]) -> None:

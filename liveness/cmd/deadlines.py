@@ -110,7 +110,14 @@ def wanted(args: argparse.Namespace, settings: Settings) -> Filter:
     late = args.overdue
     if late is not None and late < 0:
         late = settings.expired_grace + settings.max_clock_skew
-    return Filter(args.state, args.kind, args.owner, args.prefix, late, args.orphaned)
+    return Filter(
+        states=args.state,
+        kinds=args.kind,
+        owner=args.owner,
+        prefix=args.prefix,
+        late=late,
+        orphaned=args.orphaned,
+    )
 
 
 class Show(app.ShowOne):

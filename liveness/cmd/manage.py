@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from liveness.cmd import base
 
 COMMANDS = {
+    "audit": "liveness.cmd.audit:Audit",
     "config check": "liveness.cmd.config:Check",
     "db check": "liveness.cmd.db:Check",
     "db sync": "liveness.cmd.db:Sync",

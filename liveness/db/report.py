@@ -51,7 +51,7 @@ def opened(url: str, timeout: float) -> Iterator[sa.Connection]:
         migration.require_current(database, pool, rights=False)
         with pool.connect() as connection:
             yield connection
-    except (db_exc.DBError, sa.exc.SQLAlchemyError) as error:
+    except (db_exc.DBError, sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
         raise exceptions.DatabaseError(
             url=str(database), reason=one_line(error)
         ) from error
@@ -98,6 +98,7 @@ class Listed:
     owner_state: str
     owner_host: str | None
     owner_pid: int | None
+    owner_ended_at: datetime | None
     now: datetime
 
     @property
@@ -116,7 +117,7 @@ class Listed:
         return self.state != DeadlineState.PARKED and self.owner_state not in ALIVE
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
     """Which deadlines: all of what is given holds. ``late``: armed, and due for at
     least so many seconds. ``orphaned``: ``dead`` engines count as if they were fenced.
@@ -125,6 +126,7 @@ class Filter:
     states: Sequence[str] = ()
     kinds: Sequence[str] = ()
     owner: str | None = None
+    owners: Sequence[str] | None = None
     prefix: str = ""
     late: float | None = None
     orphaned: bool = False
@@ -194,6 +196,46 @@ class Report:
                 yield _listed_of(row)
             last = to
 
+    def some(
+        self, connection: sa.Connection, wanted: Filter, limit: int
+    ) -> list[Listed]:
+        """At most ``limit`` of the deadlines that ``wanted`` asks for, any of them; an
+        index finds them by owner, or by state and due time."""
+        found = connection.execute(self._listed(wanted).limit(limit))
+        return [_listed_of(row) for row in found]
+
+    def kinds(self, connection: sa.Connection, limit: int) -> list[str]:
+        """The kinds that there are, at most ``limit``, one step through the index for
+        each."""
+        first = sa.select(sa.func.min(D.c.kind).label("kind"))
+        kinds = first.cte("kinds", recursive=True)
+        following = (
+            sa.select(sa.func.min(D.c.kind))
+            .where(D.c.kind > kinds.c.kind)
+            .correlate(kinds)
+            .scalar_subquery()
+        )
+        kinds = kinds.union_all(sa.select(following).where(kinds.c.kind.is_not(None)))
+        found = sa.select(kinds.c.kind).where(kinds.c.kind.is_not(None)).limit(limit)
+        return list(connection.execute(found).scalars())
+
+    def ended_within(
+        self, connection: sa.Connection, seconds: float, limit: int
+    ) -> list[Engine]:
+        """Engines that ended in the last so many seconds, at most ``limit``."""
+        late = E.c.ended_at >= self._now(-seconds)
+        rows = connection.execute(sa.select(E).where(late).limit(limit))
+        return [engine_of(row) for row in rows]
+
+    def ended_before(
+        self, connection: sa.Connection, seconds: float, limit: int
+    ) -> list[Engine]:
+        """Engines that ended longer than so many seconds ago and own nothing, at most
+        ``limit``."""
+        owns = sa.exists().where(D.c.owner_id == E.c.id)
+        old = sa.select(E).where(E.c.ended_at < self._now(-seconds), sa.not_(owns))
+        return [engine_of(row) for row in connection.execute(old.limit(limit))]
+
     def deadline(
         self, connection: sa.Connection, kind: str, key: str
     ) -> tuple[Listed, str | None] | None:
@@ -214,6 +256,7 @@ class Report:
             E.c.state.label("engine_state"),
             E.c.host.label("owner_host"),
             E.c.pid.label("owner_pid"),
+            E.c.ended_at.label("owner_ended_at"),
         )
         columns = sa.select(*_LISTED, *owner, self._now().label("now"))
         statement = columns.select_from(D.outerjoin(E, E.c.id == D.c.owner_id))
@@ -228,6 +271,8 @@ class Report:
             yield D.c.owner_id.is_(None)
         elif wanted.owner is not None:
             yield D.c.owner_id == wanted.owner
+        if wanted.owners is not None:
+            yield D.c.owner_id.in_(wanted.owners)
         if wanted.prefix:
             length = len(wanted.prefix)
             yield sa.func.substr(D.c.key, 1, length) == wanted.prefix
@@ -250,5 +295,6 @@ def _listed_of(row: Any) -> Listed:
         owner_state=state,
         owner_host=row.owner_host,
         owner_pid=row.owner_pid,
+        owner_ended_at=row.owner_ended_at,
         now=row.now,
     )
