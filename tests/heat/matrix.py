@@ -72,7 +72,8 @@ def wrong(cells: Sequence[dict[str, Any]]) -> int:
 
 
 def table(cells: Sequence[dict[str, Any]]) -> Iterator[str]:
-    yield f"{'scenario':38}{'messages':>9}{'cells':>7}{'held':>7}{GOOD[1]:>16}{'wrong':>7}"
+    head = f"{'scenario':38}{'messages':>9}{'cells':>7}{'held':>7}"
+    yield f"{head}{'failed cleanly':>16}{'wrong':>7}"
     for name in sorted({cell["scenario"] for cell in cells}):
         mine = [cell for cell in cells if cell["scenario"] == name]
         messages = len({cell["message"] for cell in mine})
