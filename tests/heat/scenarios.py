@@ -52,6 +52,9 @@ class Scenario:
 
 SCENARIOS: dict[str, Scenario] = {}
 
+# What only the scan finds is looked for more often than once in some minutes.
+SCAN = {"liveness__scan_interval": 4, "liveness__scan_patience": 6}
+
 
 def scenario(
     *stock: str, short: bool = False, masters: int = 2, **options: Any
@@ -161,7 +164,7 @@ def killed_twice(run: Run) -> None:
     run.expect(stack, COMPLETE)
 
 
-@scenario("stuck", short=True, executor_thread_pool_size=2)
+@scenario("stuck", short=True, executor_thread_pool_size=2, **SCAN)
 def killed_with_messages_waiting(run: Run) -> None:
     """Engine killed with messages waiting behind its thread pool of 2: acked, never
     run, in no row."""
@@ -560,7 +563,7 @@ def cancel_while_the_holder_is_dead(run: Run) -> None:
 # --- what no row shows --------------------------------------------------------------
 
 
-@scenario("stuck")
+@scenario("stuck", **SCAN)
 def killed_between_the_leaves(run: Run) -> None:
     """The engine that casts the first messages of a stack, one a second, is killed
     before the last."""
@@ -570,7 +573,7 @@ def killed_between_the_leaves(run: Run) -> None:
     run.expect(stack, COMPLETE)
 
 
-@scenario("stuck")
+@scenario("stuck", **SCAN)
 def killed_before_the_sync_points(run: Run) -> None:
     """Engine killed after a create's resources were stored and before its sync points
     were."""
@@ -581,7 +584,7 @@ def killed_before_the_sync_points(run: Run) -> None:
     run.expect(stack, COMPLETE)
 
 
-@scenario("stuck")
+@scenario("stuck", **SCAN)
 def killed_before_the_resources(run: Run) -> None:
     """Engine killed when the stack's row exists and not one of its resources."""
     with gate(run, "resource") as waiting:
@@ -591,7 +594,7 @@ def killed_before_the_resources(run: Run) -> None:
     run.expect(stack, COMPLETE)
 
 
-@scenario("stuck")
+@scenario("stuck", **SCAN)
 def killed_before_it_answered(run: Run) -> None:
     """Engine killed when it has stored the stack and not yet told the user so."""
     name = f"{run.lab.name}-unanswered"
@@ -606,7 +609,7 @@ def killed_before_it_answered(run: Run) -> None:
     run.expect(stack, COMPLETE)
 
 
-@scenario("stuck")
+@scenario("stuck", **SCAN)
 def update_killed_before_the_sync_points(run: Run) -> None:
     """Engine killed after an update was stored and before its sync points were: it
     cannot be begun again, so it fails cleanly."""
@@ -619,7 +622,7 @@ def update_killed_before_the_sync_points(run: Run) -> None:
     run.expect(stack, "UPDATE_FAILED", "UPDATE_COMPLETE")
 
 
-@scenario("stuck")
+@scenario("stuck", **SCAN)
 def killed_before_it_told_the_next(run: Run) -> None:
     """Engine killed between a resource's completion and word of it to the next."""
     stack = run.create(chain(2, create_secs=4))
@@ -630,7 +633,7 @@ def killed_before_it_told_the_next(run: Run) -> None:
     run.expect(stack, COMPLETE)
 
 
-@scenario("stuck")
+@scenario("stuck", **SCAN)
 def messages_lost_with_the_broker(run: Run) -> None:
     """RabbitMQ is killed with messages in it that nobody has run."""
     stack = run.create(crowd(8, create_secs=3))
@@ -671,7 +674,7 @@ def database_away_at_the_end_of_an_action(run: Run) -> None:
     run.expect(stack, COMPLETE)
 
 
-@scenario("right", "stuck", short=True)
+@scenario("right", "stuck", short=True, **SCAN)
 def rabbit_restarted(run: Run) -> None:
     """RabbitMQ is restarted while a create is under way; stock Heat is stuck in some
     runs and right in others."""
@@ -681,7 +684,7 @@ def rabbit_restarted(run: Run) -> None:
     run.expect(stack, COMPLETE)
 
 
-@scenario("stuck", short=True)
+@scenario("stuck", short=True, **SCAN)
 def already_stuck(run: Run) -> None:
     """Stacks that got stuck under a stock Heat; then the fleet is restarted, with
     this package if that is the mode."""
@@ -694,7 +697,7 @@ def already_stuck(run: Run) -> None:
     )
     run.kill_at(updated, "update", "r1")
     run.forget_kills()
-    run.lab.start_engines()
+    run.lab.start_engines(**SCAN)
     run.expect(held, COMPLETE)
     run.expect(updated, "UPDATE_COMPLETE")
 
