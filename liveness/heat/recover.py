@@ -139,7 +139,8 @@ class Recovery:
         return step(self, case)
 
     def _look(self, action: Action, row: Any) -> Case | None:
-        if row.replaced_by is not None:
+        if action.is_update and row.replaced_by is not None and row.engine_id is None:
+            # Its update goes on in the replacement, its clean-up in itself.
             later = rows.find(row.replaced_by)
             # An earlier traversal may have left one that nobody wants any more.
             if later is not None and later.replaces == row.id and _wanted(later):
@@ -400,9 +401,12 @@ class Recovery:
         return None if case.node is None else case.graph.input_of(case.node)
 
     def _load(self, case: Case) -> Any:
-        stack, data = case.stack, resume.resources_of(self._data(case) or {})
+        stack, node = case.stack, case.node
+        is_update = node is None or node.is_update
+        # What a clean-up is told are ids, and it needs none of them.
+        data = resume.resources_of(self._data(case) or {}) if is_update else {}
         rsrc, definition, latest = resource.Resource.load(
-            stack.context, case.row.id, stack.current_traversal, True, data
+            stack.context, case.row.id, stack.current_traversal, is_update, data
         )
         rsrc.kept_alive = definition, latest  # it has only weak references to them
         latest.thread_group_mgr = self.threads

@@ -387,7 +387,7 @@ def killed_adopting(run: Run) -> None:
     run.expect(stack, "ADOPT_FAILED", makes={"r0": 0, "r1": 0})
 
 
-@scenario("stuck", masters=1, executor_thread_pool_size=1)
+@scenario("stuck", masters=1, executor_thread_pool_size=1, **SCAN)
 def killed_abandoning(run: Run) -> None:
     """Engine killed with the messages of an abandon waiting: what is kept must not be
     deleted by whoever takes over."""
