@@ -6,7 +6,6 @@ this process, a handler's answer, or the death of a neighbour wakes it.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import random
 import time
@@ -71,6 +70,7 @@ class Loop:
         self.turns = 0
         self._failing = False
         self._next_sweep = float("-inf")
+        self._again_by = float("inf")
         self._came_round = clock.monotonic()
         self.on_sweep: Callable[[Counts, float], None] = lambda counts, seconds: None
 
@@ -125,7 +125,8 @@ class Loop:
             if self._trust.good:
                 self._runner.resume()
                 self._fire(connection)
-            if self._clock.monotonic() >= self._next_sweep:
+            now = self._clock.monotonic()
+            if now >= self._next_sweep or self._ran_dry(now):
                 self._sweep_now(connection)
         except db_exc.DBDeadlock:
             raise  # a lost conflict; the connection, and what it has observed, is good
@@ -177,7 +178,7 @@ class Loop:
             value.expires_at <= value.due_at
             or self._sweep.skew.monotonic(value.expires_at) <= now
         )
-        return dataclasses.replace(value, expired=expired, orphaned=not expired)
+        return value._replace(expired=expired, orphaned=not expired)
 
     def _park(self, connection: sa.Connection, value: Deadline, reason: str) -> None:
         if self._claims.park(connection, value, reason, grace=0.0):
@@ -191,7 +192,12 @@ class Loop:
             LOG.info("Sweep of engine %s: %s.", self._me, text)
         interval = self.settings.sweep_interval * random.uniform(0.9, 1.1)
         now = self._clock.monotonic()
-        self._next_sweep = now if counts.more else min(now + interval, counts.again_by)
+        self._next_sweep = now if counts.more else now + interval
+        self._again_by = counts.again_by
+
+    def _ran_dry(self, now: float) -> bool:
+        """What was read ahead is done, and there is more."""
+        return self._again_by <= now < self._agenda.next_due
 
     # --- between turns ----------------------------------------------------------
 
@@ -208,7 +214,7 @@ class Loop:
         if not self._trust.good or self._admission.room == 0:
             # Nothing can be claimed before a beat or an answer; observe all the same.
             return max(self._next_sweep, now + self.settings.sweep_interval / 2)
-        wake = min(self._next_sweep, self._agenda.next_due)
+        wake = min(self._next_sweep, self._again_by, self._agenda.next_due)
         if not self._admission.suspect_held:
             wake = min(wake, self._suspects.next_due)
         return wake
@@ -219,8 +225,7 @@ class Loop:
         if due_in <= self.settings.sweep_interval * 1.5:
             moment = self._sweep.skew.moment(due)
             armed = not value.attempts  # rearmed: a new promise
-            value = dataclasses.replace(
-                value,
+            value = value._replace(
                 due_at=moment,
                 expires_at=moment if armed else value.expires_at,
             )

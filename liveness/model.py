@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class EngineState(enum.StrEnum):
@@ -63,8 +63,7 @@ class Engine:
         return self.state in ALIVE
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Deadline:
+class Deadline(NamedTuple):
     """One deadline as it was when this value was given out.
 
     ``due_at`` is when it must next be looked at; ``expires_at`` is the promise

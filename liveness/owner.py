@@ -74,7 +74,7 @@ class Guard:
         """Give the work more time; see :meth:`Owner.extend`."""
         token = new_token()
         # If every answer is lost, the row may have this token or the one before.
-        self._extending = dataclasses.replace(self.deadline, token=token)
+        self._extending = self.deadline._replace(token=token)
         self.deadline = self._owner._extend(self.deadline, due_in, due_at, token)
         self._extending = None
         return self.deadline

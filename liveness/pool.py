@@ -6,40 +6,62 @@ late, so this is a small one of our own: daemon threads, started when first need
 
 from __future__ import annotations
 
-import queue
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 
 
 class Pool:
-    """At most ``size`` threads that call what they are given, in order."""
+    """At most ``size`` threads that call what they are given, in order.
+
+    Threads are woken one by one, each by the one before as it begins a task while more
+    are waiting: tasks that take microseconds are done by the first, and one that hangs
+    keeps no other waiting.
+    """
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._tasks: deque[Callable[[], None]] = deque()
         self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._threads = 0
         self._idle = 0
+        self._coming = False  # one was woken or started, and is not at work yet
+        self._stopping = False
 
-    def submit(self, task: Callable[[], None]) -> None:
-        """Afterwards some thread will call ``task``, once. It must not raise."""
+    def submit(self, tasks: Sequence[Callable[[], None]]) -> None:
+        """Afterwards some thread will call each of ``tasks``, once. None may raise."""
         with self._lock:
-            start = self._idle == 0 and self._threads < self.size
-            if start:
-                self._threads += 1
-            else:
-                self._idle -= self._idle > 0
-        self._tasks.put(task)
+            self._tasks.extend(tasks)
+            start = self._call_one()
         if start:
             self._start_thread()
 
     def start_if_none(self) -> None:
         """Try again when no thread could be started for what is waiting."""
         with self._lock:
-            start = not self._threads and not self._tasks.empty()
-            self._threads += start
+            start = not self._threads and self._call_one()
         if start:
             self._start_thread()
+
+    def stop(self) -> None:
+        """Let idle threads end; tasks already submitted are still called."""
+        with self._lock:
+            self._stopping = True
+            self._changed.notify_all()
+
+    def _call_one(self) -> bool:
+        """Wake a thread if there is work for one more. True: start one instead."""
+        if self._coming or not self._tasks:
+            return False
+        if self._idle:
+            self._coming = True
+            self._changed.notify()
+        elif self._threads < self.size:
+            self._coming = True
+            self._threads += 1
+            return True
+        return False
 
     def _start_thread(self) -> None:
         thread = threading.Thread(
@@ -50,16 +72,29 @@ class Pool:
         except RuntimeError:  # no more threads to be had now
             with self._lock:
                 self._threads -= 1
-
-    def stop(self) -> None:
-        """Let idle threads end; tasks already submitted are still called."""
-        with self._lock:
-            threads = self._threads
-        for _ in range(threads):
-            self._tasks.put(None)
+                self._coming = False
 
     def _work(self) -> None:
-        while (task := self._tasks.get()) is not None:
+        self._arrived()
+        while (task := self._next()) is not None:
             task()
-            with self._lock:
+
+    def _arrived(self) -> None:
+        with self._lock:
+            self._coming = False
+
+    def _next(self) -> Callable[[], None] | None:
+        with self._lock:
+            while not self._tasks:
+                if self._stopping:
+                    self._threads -= 1
+                    return None
                 self._idle += 1
+                self._changed.wait()
+                self._idle -= 1
+                self._coming = False
+            task = self._tasks.popleft()
+            start = self._call_one()
+        if start:
+            self._start_thread()
+        return task

@@ -7,9 +7,10 @@ handler returns after its hold was spent is ignored; in the database its token i
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from liveness import exceptions
 from liveness.clock import Clock
@@ -70,8 +71,7 @@ class Runner:
         with self._lock:
             self._holds.update((hold.value.id, hold) for hold in holds)
             self._unstarted += len(holds)
-        for hold in holds:
-            self._submit(hold)
+        self._submit(holds)
 
     def resume(self) -> None:
         """Run what could not start: the engine was suspended, or got no thread."""
@@ -79,8 +79,7 @@ class Runner:
         with self._lock:
             holds, self._untrusted = self._untrusted, []
             self._unstarted += len(holds)
-        for hold in holds:
-            self._submit(hold)
+        self._submit(holds)
 
     @property
     def room(self) -> int:
@@ -194,8 +193,8 @@ class Runner:
                 default=float("inf"),
             )
 
-    def _submit(self, hold: Hold) -> None:
-        self._pool.submit(lambda: self._execute(hold))
+    def _submit(self, holds: Sequence[Hold]) -> None:
+        self._pool.submit([functools.partial(self._execute, hold) for hold in holds])
 
     def _execute(self, hold: Hold) -> None:
         with self._lock:

@@ -42,7 +42,7 @@ class Settlement:
 
     value: Deadline
     outcome: Outcome
-    token: int = dataclasses.field(default_factory=new_token)
+    token: int
     sent: bool = False
     failures: int = 0
 
@@ -72,7 +72,10 @@ class Settler:
 
     def add(self, outcomes: Iterable[tuple[Deadline, Outcome]]) -> None:
         """Afterwards the outcomes will be written by the next :meth:`settle`."""
-        settlements = [Settlement(value, outcome) for value, outcome in outcomes]
+        settlements = [
+            Settlement(value, outcome, 0 if isinstance(outcome, Done) else new_token())
+            for value, outcome in outcomes
+        ]
         with self._lock:
             self._pending += settlements
 
@@ -150,14 +153,14 @@ class Settler:
         match outcome:
             case Rearm(due_in):
                 counted = write.rearm(connection, value, token, due_in)
-                after = dataclasses.replace(value, token=token, attempts=0)
+                after = value._replace(token=token, attempts=0)
                 return counted and self._due_again(after, due_in)
             case Retry(reason, due_in):
                 if due_in is None:
                     due_in = self._handlers.backoff(value.kind, value.attempts)
                 LOG.info("%s is tried again in %.1f s: %s", value, due_in, reason)
                 counted = write.retry(connection, value, token, due_in, reason)
-                after = dataclasses.replace(value, token=token)
+                after = value._replace(token=token)
                 return counted and self._due_again(after, due_in)
             case Release(reason):
                 LOG.info("%s is given back to other engines: %s", value, reason)
@@ -169,7 +172,7 @@ class Settler:
         raise AssertionError(outcome)
 
     def _due_again(self, value: Deadline, due_in: float) -> bool:
-        armed = dataclasses.replace(value, state=DeadlineState.ARMED, expired=False)
+        armed = value._replace(state=DeadlineState.ARMED, expired=False)
         self._again(armed, due_in)
         return True
 

@@ -31,8 +31,9 @@ from liveness.trust import Trust
 
 LOG = logging.getLogger(__name__)
 
-PAGE = 200
-"""Rows of each sort that one pass reads at least, however small the batches are."""
+PAGE, OWN_PAGE = 200, 1000
+"""Rows of each sort that one pass reads at least, however small the batches are; and
+of this engine's own, which are read ahead."""
 
 HOUSEKEEPERS = 8
 """Engines that keep house within a lease, of a fleet of any size."""
@@ -48,8 +49,8 @@ EPOCH_LIMIT = 1 << 62
 @dataclasses.dataclass(slots=True)
 class Counts:
     """What one pass did, in rows. ``more``: a page was full, another pass is due;
-    ``again_by``: when, on the monotonic clock, because more own deadlines are due then
-    than one page holds."""
+    ``again_by``: from when, on the monotonic clock, more own deadlines are due than the
+    page of them holds; they come after those that it holds."""
 
     fenced: int = 0
     adopted: int = 0
@@ -142,6 +143,10 @@ class Sweep:
     def _page(self) -> int:
         return max(PAGE, self.settings.batch_size)
 
+    @property
+    def _own_page(self) -> int:
+        return max(OWN_PAGE, self.settings.batch_size)
+
     def run_pass(self, connection: sa.Connection) -> Counts:
         """One pass. Afterwards what it found, within its bounds, is fenced, owned,
         running or parked; the counts say how much. Claims nothing while suspended."""
@@ -155,7 +160,7 @@ class Sweep:
             self._claim_overdue(connection, found.overdue, counts)
             self._note_own(found.own)
             self._admission.end_pass()
-            if len(found.own) == self._page:
+            if len(found.own) == self._own_page:
                 counts.again_by = self.skew.monotonic(found.own[-1].due_at)
         return counts
 
@@ -228,6 +233,7 @@ class Sweep:
             kinds=tuple(self._handlers),
             unknown_grace=settings.unknown_kind_grace,
             limit=self._page,
+            own_limit=self._own_page,
             fresh_only=self._admission.suspect_held,
             foreign_due=self.skew.steady,
             held=self._clock.monotonic() < self._doubt_until,

@@ -10,7 +10,7 @@ one compare-and-set statement.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,6 +24,7 @@ from liveness.db.rows import (
     among,
     looked_at,
     new_token,
+    numbers_of,
     reason_text,
     token_of,
     unchanged,
@@ -35,27 +36,94 @@ D = tables.deadline
 E = tables.engine
 
 
+ARMED = looked_at(D.c.state) == DeadlineState.ARMED
+MINE = looked_at(D.c.owner_id) == sa.bindparam("me")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Change:
+    """One way to take rows that were found: which of them, what is written, and what
+    the values are afterwards but for their tokens. ``orphans``: only of owners that
+    are not alive. ``binds`` names the parameters, ``name`` the statement."""
+
+    name: Hashable
+    values: dict[str, Any]
+    where: tuple[Any, ...]
+    after: Callable[[Deadline, str], dict[str, Any]]
+    orphans: bool = False
+    binds: tuple[str, ...] = ("me",)
+
+
+CLAIMED = {
+    "owner_id": sa.bindparam("me"),
+    "state": DeadlineState.CLAIMED,
+    "epoch": D.c.epoch + 1,
+    "attempts": D.c.attempts + 1,
+}
+
+ADOPTED = {
+    "owner_id": sa.bindparam("me"),
+    "epoch": D.c.epoch + 1,
+    "attempts": 0,
+    "due_at": D.c.expires_at,
+}
+
+PARKED: dict[str, Any] = {
+    "owner_id": None,
+    "state": DeadlineState.PARKED,
+    "last_error": sa.bindparam("why"),
+}
+
+
+def _claimed(value: Deadline, me: str) -> dict[str, Any]:
+    return {
+        "owner_id": me,
+        "state": DeadlineState.CLAIMED,
+        "epoch": value.epoch + 1,
+        "attempts": value.attempts + 1,
+    }
+
+
+def _adopted(value: Deadline, me: str) -> dict[str, Any]:
+    return {
+        "owner_id": me,
+        "epoch": value.epoch + 1,
+        "attempts": 0,
+        "due_at": value.expires_at,
+    }
+
+
+def _as_it_was(value: Deadline, me: str) -> dict[str, Any]:
+    return {}
+
+
+CLAIM_ORPHANS = Change("orphans", CLAIMED, (), _claimed, orphans=True)
+ADOPT_ORPHANS = Change("adopt", ADOPTED, (ARMED,), _adopted, orphans=True)
+HOLD_LOST = Change(
+    "lost", {}, (MINE, looked_at(D.c.state) == DeadlineState.CLAIMED), _as_it_was
+)
+PARK_ORPHAN = Change("park", PARKED, (), _as_it_was, orphans=True, binds=("why",))
+
+
 class Claims:
     """Claims deadlines; each call is given a connection and the claiming engine."""
 
     def __init__(self, clock: Clock, engines: Engines) -> None:
         self._now = clock.database_now
         self._engines = engines
+        self._own = Change("own", CLAIMED, (MINE, *self._late(0.0)), _claimed)
+        # Building a statement costs more than running it; there are few.
+        self._statements: dict[Hashable, Any] = {}
 
     def claim_own(
         self, connection: sa.Connection, me: str, found: Sequence[Deadline]
     ) -> list[Deadline]:
         """Claim due deadlines of ``me``, in one statement where that can pass by a row
         that a host's transaction has locked."""
-        where = (
-            looked_at(D.c.owner_id) == me,
-            looked_at(D.c.state) == DeadlineState.ARMED,
-            D.c.due_at <= self._now(),
-        )
         try:
-            return self._change(connection, found, where, _claimed(me), wait=False)
+            return self._change(connection, self._own, found, {"me": me}, wait=False)
         except db_exc.DBDeadlock:  # MariaDB's lock timeout; nothing was changed
-            return self._take(connection, found, where, _claimed(me), orphans=False)
+            return self._take(connection, self._own, found, {"me": me})
 
     def claim_overdue(
         self,
@@ -65,14 +133,14 @@ class Claims:
         grace: float,
     ) -> list[Deadline]:
         """Claim armed deadlines that have been due for ``grace`` seconds."""
-        where = self._overdue(grace)
-        return self._take(connection, found, where, _claimed(me), orphans=False)
+        change = Change(("overdue", grace), CLAIMED, self._late(grace), _claimed)
+        return self._take(connection, change, found, {"me": me})
 
     def claim_orphans(
         self, connection: sa.Connection, me: str, found: Sequence[Deadline]
     ) -> list[Deadline]:
         """Claim deadlines that nobody alive owns."""
-        return self._take(connection, found, (), _claimed(me), orphans=True)
+        return self._take(connection, CLAIM_ORPHANS, found, {"me": me})
 
     def adopt_orphans(
         self,
@@ -83,20 +151,14 @@ class Claims:
     ) -> list[Deadline]:
         """Own, but do not run, armed deadlines that nobody alive owns: due when they
         were promised, attempts at zero."""
-        where = (looked_at(D.c.state) == DeadlineState.ARMED,)
-        change = _adopted(me)
-        return self._take(connection, found, where, change, orphans=True, token=token)
+        return self._take(connection, ADOPT_ORPHANS, found, {"me": me}, token)
 
     def adopt_lost(
         self, connection: sa.Connection, me: str, found: Sequence[Deadline]
     ) -> list[Deadline]:
         """Hold claimed rows of ``me`` whose claim's answer was lost; they have not
         run, so the attempt is not counted twice."""
-        where = (
-            looked_at(D.c.owner_id) == me,
-            looked_at(D.c.state) == DeadlineState.CLAIMED,
-        )
-        return self._change(connection, found, where, {})
+        return self._change(connection, HOLD_LOST, found, {"me": me})
 
     def park(
         self,
@@ -107,61 +169,53 @@ class Claims:
     ) -> bool:
         """Park a row that cannot be handled and that nobody alive owns; with ``grace``,
         one that has been due for so long, whoever owns it."""
-        change = {
-            "state": DeadlineState.PARKED,
-            "owner_id": None,
-            "last_error": reason_text(reason),
-        }
-        where = () if grace is None else self._overdue(grace)
-        orphans = grace is None
-        return bool(self._take(connection, [found], where, change, orphans=orphans))
+        change = PARK_ORPHAN
+        if grace is not None:
+            late, name = self._late(grace), ("park", grace)
+            change = Change(name, PARKED, late, _as_it_was, binds=("why",))
+        values = {"why": reason_text(reason)}
+        return bool(self._take(connection, change, [found], values))
 
-    def _overdue(self, grace: float) -> tuple[Any, Any]:
-        armed = looked_at(D.c.state) == DeadlineState.ARMED
-        return armed, D.c.due_at <= self._now(-grace)
+    def _late(self, grace: float) -> tuple[Any, Any]:
+        return ARMED, D.c.due_at <= self._now(-grace)
 
     # --- two ways to change what was found --------------------------------------
 
     def _take(
         self,
         connection: sa.Connection,
+        change: Change,
         found: Sequence[Deadline],
-        where: tuple[Any, ...],
-        change: dict[str, Any],
-        orphans: bool,
+        values: dict[str, Any],
         token: int | None = None,
     ) -> list[Deadline]:
         """Lock what nobody else has locked, look again, write."""
         if not found:
             return []
-        token = token or new_token()
         if not _has_bounded_locks(connection.dialect):
-            if orphans:
-                where = (*where, _no_owner_alive())
-            return self._change(connection, found, where, change, token=token)
+            return self._change(connection, change, found, values, token=token)
+        token = token or new_token()
         with transaction(connection):
-            lock = (
-                sa.select(D.c.id)
-                .where(unchanged(connection, found), *where)
-                .with_for_update(skip_locked=True)
-            )
-            ids = set(connection.execute(lock).scalars())
+            lock = self._statement(connection, change, _lock)
+            ids = set(connection.execute(lock, values | numbers_of(found)).scalars())
             taken = [value for value in found if value.id in ids]
-            if orphans:  # look again: a failover may have lost a fence
+            if change.orphans:  # look again: a failover may have lost a fence
                 owners = {value.owner_id for value in taken if value.owner_id}
                 dead = self._engines.not_alive(connection, owners)
                 taken = [v for v in taken if v.owner_id is None or v.owner_id in dead]
             if taken:
-                locked = among(connection, D.c.id, [value.id for value in taken])
-                connection.execute(self._update(token, change).where(locked))
-        return [_as_taken(value, token, change) for value in taken]
+                write = self._statement(connection, change, _write_locked)
+                ours = {name: values[name] for name in change.binds if name in values}
+                ours |= {"written": token, "ids": [value.id for value in taken]}
+                connection.execute(write, ours)
+        return _as_taken(taken, change, values, token)
 
     def _change(
         self,
         connection: sa.Connection,
+        change: Change,
         found: Sequence[Deadline],
-        where: tuple[Any, ...],
-        change: dict[str, Any],
+        values: dict[str, Any],
         wait: bool = True,
         token: int | None = None,
     ) -> list[Deadline]:
@@ -169,25 +223,62 @@ class Claims:
         if not found:
             return []
         token = token or new_token()
-        same = sa.and_(unchanged(connection, found), *where)
-        if not wait and connection.dialect.name == "postgresql":
-            free = sa.select(D.c.id).where(same).with_for_update(skip_locked=True)
-            same = D.c.id.in_(free)
-        statement = self._update(token, change).where(same)
-        if not wait:
-            statement = statement.execution_options(**NO_WAIT)
-        changed = connection.execute(statement).rowcount
+        how = _compare_and_set if wait else _compare_and_set_now
+        statement = self._statement(connection, change, how)
+        sent = values | numbers_of(found) | {"written": token}
+        changed = connection.execute(statement, sent).rowcount
         taken = list(found) if changed else []
         if 0 < changed < len(found):
-            written = among(connection, D.c.id, [value.id for value in found])
-            mine = sa.select(D.c.id).where(written, D.c.token == written_token(token))
-            won = set(connection.execute(mine).scalars())
+            written = self._statement(connection, change, _written)
+            won = set(connection.execute(written, sent).scalars())
             taken = [value for value in found if value.id in won]
-        return [_as_taken(value, token, change) for value in taken]
+        return _as_taken(taken, change, values, token)
 
-    def _update(self, token: int, change: dict[str, Any]) -> Any:
-        written = written_token(token)
-        return sa.update(D).values(token=written, updated_at=self._now(), **change)
+    def _statement(
+        self,
+        connection: sa.Connection,
+        change: Change,
+        build: Callable[[sa.Connection, Change, Any], Any],
+    ) -> Any:
+        name = (build, change.name, connection.dialect.name)
+        if name not in self._statements:
+            if len(self._statements) > 64:  # a grace for each reload of the options
+                self._statements.clear()
+            write = sa.update(D).values(
+                token=written_token(sa.bindparam("written", type_=sa.BigInteger)),
+                updated_at=self._now(),
+                **change.values,
+            )
+            self._statements[name] = build(connection, change, write)
+        return self._statements[name]
+
+
+# --- their statements ---------------------------------------------------------
+
+
+def _lock(connection: sa.Connection, change: Change, write: Any) -> Any:
+    lock = sa.select(D.c.id).where(unchanged(connection), *change.where)
+    return lock.with_for_update(skip_locked=True)
+
+
+def _write_locked(connection: sa.Connection, change: Change, write: Any) -> Any:
+    return write.where(among(connection, D.c.id, "ids"))
+
+
+def _compare_and_set(connection: sa.Connection, change: Change, write: Any) -> Any:
+    orphaned = (_no_owner_alive(),) if change.orphans else ()
+    return write.where(unchanged(connection), *change.where, *orphaned)
+
+
+def _compare_and_set_now(connection: sa.Connection, change: Change, write: Any) -> Any:
+    if connection.dialect.name == "postgresql":
+        return write.where(D.c.id.in_(_lock(connection, change, write)))
+    return _compare_and_set(connection, change, write).execution_options(**NO_WAIT)
+
+
+def _written(connection: sa.Connection, change: Change, write: Any) -> Any:
+    token = written_token(sa.bindparam("written", type_=sa.BigInteger))
+    return sa.select(D.c.id).where(among(connection, D.c.id, "ids"), D.c.token == token)
 
 
 def _no_owner_alive() -> Any:
@@ -195,36 +286,16 @@ def _no_owner_alive() -> Any:
     return sa.not_(alive)
 
 
-def _claimed(me: str) -> dict[str, Any]:
-    return {
-        "owner_id": me,
-        "state": DeadlineState.CLAIMED,
-        "epoch": D.c.epoch + 1,
-        "attempts": D.c.attempts + 1,
-    }
-
-
-def _adopted(me: str) -> dict[str, Any]:
-    return {
-        "owner_id": me,
-        "epoch": D.c.epoch + 1,
-        "attempts": 0,
-        "due_at": D.c.expires_at,
-    }
-
-
-def _as_taken(value: Deadline, token: int, change: dict[str, Any]) -> Deadline:
-    """The value of the row after ``change``, which was read as ``value`` and has not
+def _as_taken(
+    values: Sequence[Deadline], change: Change, sent: dict[str, Any], token: int
+) -> list[Deadline]:
+    """The values of rows after ``change``, which were read as ``values`` and have not
     changed in between."""
-    after: dict[str, Any] = {"token": token_of(token, value.id)}
-    for name, new in change.items():
-        if isinstance(new, sa.Column):
-            after[name] = getattr(value, new.name)
-        elif isinstance(new, sa.ColumnElement):
-            after[name] = getattr(value, name) + 1
-        else:
-            after[name] = new
-    return dataclasses.replace(value, **after)
+    after, me = change.after, sent.get("me", "")
+    return [
+        value._replace(token=token_of(token, value.id), **after(value, me))
+        for value in values
+    ]
 
 
 def _has_bounded_locks(dialect: Any) -> bool:

@@ -27,6 +27,7 @@ from liveness.db.rows import (
     load_payload,
     looked_at,
     new_token,
+    numbers_of,
     reason_text,
     unchanged,
     written_token,
@@ -54,6 +55,8 @@ class Deadlines:
 
     def __init__(self, clock: Clock) -> None:
         self._now = clock.database_now
+        # The statement of every completion is built once.
+        self._deletes: dict[str, Any] = {}
 
     def arm(
         self, connection: sa.Connection, new: NewDeadline, hosted: bool = False
@@ -144,17 +147,25 @@ class Deadlines:
         A row that is gone counts as done, except on the first try for a single one
         (``again`` says that an earlier try's answer was lost).
         """
-        ids = [deadline.id for deadline in deadlines]
-        statement = sa.delete(D).where(
-            unchanged(connection, deadlines),
-            looked_at(D.c.owner_id) == deadlines[0].owner_id,
-        )
-        if connection.execute(statement).rowcount == len(ids):
+        numbers = numbers_of(deadlines)
+        ids = numbers["ids"]
+        sent = {"me": deadlines[0].owner_id, **numbers}
+        gone = connection.execute(self._delete(connection), sent).rowcount
+        if gone == len(ids):
             return set()
         if len(ids) == 1 and not again:
             return set(ids)
-        left = sa.select(D.c.id).where(among(connection, D.c.id, ids))
-        return set(connection.execute(left).scalars())
+        left = sa.select(D.c.id).where(among(connection, D.c.id, "ids"))
+        return set(connection.execute(left, {"ids": ids}).scalars())
+
+    def _delete(self, connection: sa.Connection) -> Any:
+        dialect = connection.dialect.name
+        if dialect not in self._deletes:
+            self._deletes[dialect] = sa.delete(D).where(
+                unchanged(connection),
+                looked_at(D.c.owner_id) == sa.bindparam("me"),
+            )
+        return self._deletes[dialect]
 
     def move(
         self,
@@ -257,17 +268,19 @@ class Deadlines:
             ).scalars()
         )
         if ids:
-            connection.execute(
+            token = sa.literal(new_token(), sa.BigInteger)
+            write = (
                 sa.update(D)
-                .where(among(connection, D.c.id, ids))
+                .where(among(connection, D.c.id, "ids"))
                 .where(looked_at(D.c.owner_id) == engine_id)
                 .values(
                     owner_id=None,
                     state=DeadlineState.ARMED,
-                    token=written_token(new_token()),
+                    token=written_token(token),
                     updated_at=self._now(),
                 )
             )
+            connection.execute(write, {"ids": ids})
         return len(ids)
 
     def unpark(self, connection: sa.Connection, deadline: Deadline, token: int) -> bool:
@@ -399,8 +412,7 @@ def _as_given_out(new: NewDeadline, row: Deadline) -> Deadline:
     """The value that arming gives out: not the token of a claim made since."""
     if row.token == new.token:
         return row
-    return dataclasses.replace(
-        row,
+    return row._replace(
         owner_id=new.owner_id,
         token=new.token,
         epoch=1,

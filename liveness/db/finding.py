@@ -38,7 +38,8 @@ class Why(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Scope:
-    """What one engine looks for. Times are seconds, ``limit`` is rows of each sort.
+    """What one engine looks for. Times are seconds, ``limit`` is rows of each sort but
+    its own that are armed: of those, ``own_limit``.
 
     ``fresh_only``: nothing that was claimed before. ``foreign_due``: what others own
     and is overdue, too. ``held``: own claims, in case an answer was lost.
@@ -49,6 +50,7 @@ class Scope:
     kinds: tuple[str, ...]
     unknown_grace: float
     limit: int
+    own_limit: int
     fresh_only: bool = False
     foreign_due: bool = True
     held: bool = True
@@ -115,7 +117,9 @@ class Finder:
         late = D.c.due_at <= self._now(-scope.grace)
         skipped = sa.bindparam("skipped", type_=sa.Integer)
         parts = [
-            self._part(Why.OWN, scope, mine, armed, soon, *fresh),
+            self._part(Why.OWN, scope, mine, armed, soon, *fresh).limit(
+                scope.own_limit
+            ),
             self._part(
                 Why.ORPHAN, scope, nobodys, armed, *wanted, order=nobodys_order
             ).offset(skipped),

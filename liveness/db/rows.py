@@ -38,9 +38,10 @@ def token_of(token: int, row_id: int) -> int:
     return token + row_id
 
 
-def written_token(token: int) -> sa.ColumnElement[int]:
-    """:func:`token_of` as SQL."""
-    return sa.literal(token, sa.BigInteger) + D.c.id
+def written_token(token: Any) -> sa.ColumnElement[int]:
+    """:func:`token_of` as SQL, of a parameter."""
+    written: sa.ColumnElement[int] = token + D.c.id
+    return written
 
 
 def dump_payload(payload: Any) -> str | None:
@@ -91,50 +92,39 @@ def deadline_of(
     row: Any, orphaned: bool = False, expired: bool = False, due: bool = False
 ) -> Deadline:
     """The value of a row that has :data:`COLUMNS`, whoever wrote it."""
-    payload, problem = load_payload(row.payload)
-    return Deadline(
-        id=row.id,
-        kind=row.kind,
-        key=row.key,
-        owner_id=row.owner_id,
-        token=row.token,
-        arm_token=row.arm_token,
-        epoch=row.epoch,
-        state=row.state,
-        due_at=row.due_at,
-        expires_at=row.expires_at,
-        attempts=row.attempts,
-        max_attempts=row.max_attempts,
-        payload=payload,
-        last_error=row.last_error,
-        orphaned=orphaned,
-        expired=expired,
-        due=due,
-        problem=problem,
-    )
+    *plain, text, last_error = row[: len(COLUMNS)]
+    payload, problem = load_payload(text)
+    facts = (orphaned, expired, due, problem)
+    return Deadline._make((*plain, payload, last_error, *facts))
 
 
 def among(
-    connection: sa.Connection, column: sa.Column[int], numbers: Sequence[int]
+    connection: sa.Connection, column: sa.Column[int], name: str
 ) -> sa.ColumnElement[bool]:
-    """WHERE that ``column`` is one of ``numbers``; cheap to send a thousand of."""
+    """WHERE that ``column`` is one of the numbers in the parameter ``name``; cheap to
+    send a thousand of."""
     if connection.dialect.name == "postgresql":
-        return column == sa.func.any(sa.literal(list(numbers), NUMBERS))
-    few = sa.bindparam(
-        None, list(numbers), sa.BigInteger, expanding=True, literal_execute=True
+        return column == sa.func.any(sa.bindparam(name, type_=NUMBERS))
+    kept: sa.BindParameter[int] = sa.bindparam(
+        name, type_=sa.BigInteger, expanding=True, literal_execute=True
     )
-    return column.in_(few)
+    return column.in_(kept)
 
 
-def unchanged(
-    connection: sa.Connection, deadlines: Sequence[Deadline]
-) -> sa.ColumnElement[bool]:
-    """WHERE that only rows pass of which ``deadlines`` has the newest value. (No two
-    rows have one token.)"""
+def unchanged(connection: sa.Connection) -> sa.ColumnElement[bool]:
+    """WHERE that only rows pass of which the parameters have the newest value (see
+    :func:`numbers_of`). No two rows have one token."""
     return sa.and_(
-        among(connection, D.c.id, [deadline.id for deadline in deadlines]),
-        among(connection, D.c.token, [deadline.token for deadline in deadlines]),
+        among(connection, D.c.id, "ids"), among(connection, D.c.token, "tokens")
     )
+
+
+def numbers_of(deadlines: Sequence[Deadline]) -> dict[str, list[int]]:
+    """The parameters of :func:`unchanged`."""
+    return {
+        "ids": [deadline.id for deadline in deadlines],
+        "tokens": [deadline.token for deadline in deadlines],
+    }
 
 
 def looked_at(column: sa.Column[str]) -> sa.ColumnElement[str]:

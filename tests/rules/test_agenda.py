@@ -1,6 +1,5 @@
 """The agenda is a hint; the row is the truth."""
 
-import dataclasses
 import logging
 
 import pytest
@@ -17,7 +16,7 @@ D = tables.deadline
 
 
 def value(row_id=1, token=1, attempts=0):
-    names = {field.name: None for field in dataclasses.fields(Deadline)}
+    names = dict.fromkeys(Deadline._fields)
     return Deadline(**{**names, "id": row_id, "token": token, "attempts": attempts})
 
 

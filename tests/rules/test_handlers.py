@@ -32,10 +32,9 @@ def of(kind="k", **attributes):
     ],
 )
 def test_past_its_promise_it_is_expired_else_orphaned(orphaned, expired, called):
-    import dataclasses
 
     kind = Recorder()
-    deadline = dataclasses.replace(value(), orphaned=orphaned, expired=expired)
+    deadline = value()._replace(orphaned=orphaned, expired=expired)
     assert answer(kind, deadline) == Done()
     assert [name for name, _ in kind.calls] == [called]
 

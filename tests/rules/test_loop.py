@@ -407,6 +407,7 @@ def test_after_a_page_that_nobody_can_take_it_does_not_spin(fleet, monkeypatch):
     from liveness import sweep
 
     monkeypatch.setattr(sweep, "PAGE", 2)
+    monkeypatch.setattr(sweep, "OWN_PAGE", 2)
     dead, engine = fleet(), fleet(batch_size=2)
     for number in range(6):
         dead.live.arm("timer", f"k{number}", due_in=HOUR)

@@ -397,7 +397,7 @@ def test_the_pool_never_has_more_threads_than_its_size():
             running[0] -= 1
 
     for _ in range(10):
-        pool.submit(task)
+        pool.submit([task])
     wait_until(lambda: running[0] == 3)
     assert pool._threads == 3
     gate.set()
@@ -409,7 +409,7 @@ def test_the_pool_never_has_more_threads_than_its_size():
 def test_an_idle_thread_is_used_before_another_is_started():
     pool, done = Pool(3), []
     for number in range(5):
-        pool.submit(lambda n=number: done.append(n))
+        pool.submit([lambda n=number: done.append(n)])
         wait_until(lambda n=number: len(done) == n + 1 and pool._idle == 1)
     assert pool._threads == 1
     pool.stop()

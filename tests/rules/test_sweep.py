@@ -26,6 +26,7 @@ def take_a_look(fleet, engine):
 @pytest.fixture
 def small_pages(monkeypatch):
     monkeypatch.setattr(sweep, "PAGE", 2)
+    monkeypatch.setattr(sweep, "OWN_PAGE", 2)
     return {"batch_size": 2}
 
 

@@ -1,6 +1,5 @@
 """Takeover: a state, not an event; and one holder at any time."""
 
-import dataclasses
 import logging
 
 import pytest
@@ -253,7 +252,7 @@ def _changed_meanwhile(fleet, change, sort):
     other.beat()
     if sort == "orphan":
         fleet.execute(sa.update(D).values(owner_id=None))
-        value = dataclasses.replace(value, owner_id=None)
+        value = value._replace(owner_id=None)
 
     def changed():
         row = D.c.id == value.id

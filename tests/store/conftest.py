@@ -205,6 +205,7 @@ class Store:
             "kinds": ("timer",),
             "unknown_grace": 60.0,
             "limit": 100,
+            "own_limit": 100,
         }
         with self.connect() as connection:
             return Finder(self.clock, me).find(

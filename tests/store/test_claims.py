@@ -1,6 +1,5 @@
 """Claims: who may take what, on every database and by both ways of claiming."""
 
-import dataclasses
 import types
 from datetime import timedelta
 
@@ -77,7 +76,7 @@ def park_one(store: Store, *found: Deadline) -> list[Deadline]:
 
 
 def changes(before: Deadline, after: Deadline) -> dict:
-    old, new = dataclasses.asdict(before), dataclasses.asdict(after)
+    old, new = before._asdict(), after._asdict()
     return {name: new[name] for name in new if new[name] != old[name]}
 
 
@@ -254,7 +253,7 @@ def test_a_claimed_row_is_not_claimed_again_while_its_owner_lives(store):
     value = store.claimed(owner="other")
     store.clock.advance(1e6)
     assert claim_overdue(store, value) == []
-    assert claim_overdue(store, dataclasses.replace(value, state=ARMED)) == []
+    assert claim_overdue(store, value._replace(state=ARMED)) == []
     assert store.row() == value
 
 

@@ -1,6 +1,5 @@
 """The deadline table keeps its promises to owners, on every database."""
 
-import dataclasses
 import json
 from datetime import UTC, datetime, timedelta
 
@@ -105,7 +104,7 @@ def test_arming_never_overwrites(store, state):
         assert store.deadlines.find(connection, "timer", "k") == store.row()
     assert caught.value.facts["state"] == before.state
     assert caught.value.facts["owner_id"] == before.owner_id
-    assert store.row() == dataclasses.replace(before, expired=False)
+    assert store.row() == before._replace(expired=False)
 
 
 @pytest.mark.parametrize(
@@ -267,9 +266,7 @@ def test_extending_moves_the_promise_and_changes_the_token(store):
     extended = extend(store, value, 60.0, 99)
     when = store.clock.utc + timedelta(seconds=60)
     assert extended == store.row()
-    assert extended == dataclasses.replace(
-        value, due_at=when, expires_at=when, token=99
-    )
+    assert extended == value._replace(due_at=when, expires_at=when, token=99)
 
 
 def test_a_moment_can_be_extended_to(store):
@@ -300,7 +297,7 @@ def test_only_an_armed_deadline_of_ones_own_can_be_extended(store, state):
     armed = store.arm("a")
     other = getattr(store, state)("b")
     with pytest.raises(exceptions.StaleDeadline):
-        extend(store, dataclasses.replace(other, owner_id=ME))
+        extend(store, other._replace(owner_id=ME))
     assert store.row("b").due_at == other.due_at
     assert extend(store, armed)
 
@@ -315,7 +312,7 @@ def test_a_deadline_that_is_gone_cannot_be_extended(store):
 def test_somebody_elses_deadline_cannot_be_extended(store):
     value = store.arm(owner="other")
     with pytest.raises(exceptions.StaleDeadline):
-        extend(store, dataclasses.replace(value, owner_id=ME))
+        extend(store, value._replace(owner_id=ME))
     assert store.row() == value
 
 
@@ -414,7 +411,7 @@ move = pytest.mark.parametrize("move", MOVES, ids=lambda write: write.__name__)
 
 
 def changes(before: Deadline, after: Deadline) -> dict:
-    old, new = dataclasses.asdict(before), dataclasses.asdict(after)
+    old, new = before._asdict(), after._asdict()
     return {name: new[name] for name in new if new[name] != old[name]}
 
 

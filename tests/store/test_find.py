@@ -44,7 +44,7 @@ def test_of_ones_own_only_armed_rows_are_due(store):
     store.parked("parked")
     store.arm("others", owner="other")
     store.released("released")
-    due = dataclasses.replace(value, expired=True, due=True)
+    due = value._replace(expired=True, due=True)
     assert store.find_work().own == [due]
 
 
@@ -52,7 +52,7 @@ def test_own_deadlines_come_by_due_time_and_then_by_row(store):
     for key, due in [("c", 2.0), ("a", 1.0), ("b", 1.0), ("d", -1.0)]:
         store.arm(key, due=due)
     assert keys(store.find_work().own) == ["d", "a", "b", "c"]
-    assert keys(store.find_work(limit=2).own) == ["d", "a"]
+    assert keys(store.find_work(own_limit=2).own) == ["d", "a"]
 
 
 def test_an_own_deadline_of_a_kind_without_a_handler_is_ones_own(store):
@@ -255,8 +255,8 @@ def test_what_is_found_is_the_row_as_it_is(store):
         store.arm(owner, owner=owner, payload='{"a": 1}', due=-9.0, max_attempts=2)
     found = store.find_work()
     facts = {"expired": True, "due": True}
-    assert found.own == [dataclasses.replace(store.row(ME), **facts)]
-    assert found.overdue == [dataclasses.replace(store.row("other"), **facts)]
+    assert found.own == [store.row(ME)._replace(**facts)]
+    assert found.overdue == [store.row("other")._replace(**facts)]
 
 
 @pytest.mark.parametrize("due, expires", [(0.0, 0.0), (0.0, 9.0), (2.0, 9.0)])
@@ -287,7 +287,14 @@ def test_a_payload_that_cannot_be_read_hides_no_row(store):
 
 # --- one finder, many passes ------------------------------------------------
 
-SCOPE = Scope(horizon=0.0, grace=6.0, kinds=("timer",), unknown_grace=60.0, limit=10)
+SCOPE = Scope(
+    horizon=0.0,
+    grace=6.0,
+    kinds=("timer",),
+    unknown_grace=60.0,
+    limit=10,
+    own_limit=10,
+)
 
 
 def test_a_finder_sees_time_pass_and_the_dead_change(store):

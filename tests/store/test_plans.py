@@ -178,6 +178,7 @@ SCOPE = Scope(
     kinds=("timer", "action"),
     unknown_grace=60.0,
     limit=LIMIT,
+    own_limit=LIMIT,
 )
 
 
