@@ -16,16 +16,14 @@ from oslo_config import cfg
 
 from liveness import Liveness, exceptions
 from liveness.conf import Settings
-from liveness.heat import names, rows, scan
+from liveness.heat import names, rows, scan, timeouts
 from liveness.heat.conf import HeatSettings
 from liveness.heat.handlers import handlers
 from liveness.heat.peers import Life, Peers
 from liveness.heat.recover import Recovery
+from liveness.heat.resume import FOR_EVER
 
 LOG = logging.getLogger(__name__)
-
-FOR_EVER = 30 * 86400.0
-"""Seconds until an action is due when no timeout is set for it."""
 
 RETRY_SECONDS = 10.0
 """Between two tries to start when the database was not ready for it."""
@@ -58,7 +56,7 @@ class HeatEngine:
             engine_id, threads, self.settings, self.is_dead, self.live
         )
         self._ended = threading.Event()
-        self._guards: set[object] = set()
+        self.runs = timeouts.Runs()
 
     # --- life -----------------------------------------------------------------
 
@@ -125,7 +123,7 @@ class HeatEngine:
             "Engine %s is about to be ended with %d resource actions still running:"
             " they are handed over.",
             self.engine_id,
-            len(self._guards),
+            len(self.runs),
         )
         self.live.stop(0.0)
         # They run on until the process ends, and others begin now.
@@ -190,29 +188,26 @@ class HeatEngine:
     # --- what it writes down ----------------------------------------------------
 
     @contextlib.contextmanager
-    def guard(self, action: names.Action) -> Iterator[None]:
-        """Run the block with ``action`` written down. It runs all the same when that
+    def guard(
+        self, kind: str, what: names.Action | names.SnapshotDelete
+    ) -> Iterator[None]:
+        """Run the block with ``what`` written down. It runs all the same when that
         fails."""
-        marker = object()
-        self._guards.add(marker)
-        due_in = self.settings.resource_timeout or FOR_EVER
-        with contextlib.ExitStack() as armed:
+        key = what.new_key()
+        due_in = FOR_EVER
+        if kind == names.ACTION and self.settings.resource_timeout:
+            due_in = self.settings.resource_timeout
+        with contextlib.ExitStack() as armed, self.runs.running(key):
             try:
                 armed.enter_context(
-                    self.live.guard(
-                        names.ACTION,
-                        action.new_key(),
-                        due_in=due_in,
-                        payload=action.dump(),
-                    )
+                    self.live.guard(kind, key, due_in=due_in, payload=what.dump())
                 )
             except exceptions.LivenessError as error:
-                LOG.warning("%s is not guarded: %s", action.node, error)
+                LOG.warning("%s is not guarded: %s", what.node, error)
             try:
                 yield
             finally:
-                self._guards.discard(marker)
                 try:
                     armed.close()
                 except exceptions.LivenessError as error:
-                    LOG.warning("%s: %s", action.node, error)
+                    LOG.warning("%s: %s", what.node, error)

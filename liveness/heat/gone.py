@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from heat.common import exception
 from heat.engine import check_resource
-from heat.objects import snapshot as snapshot_objects
 from heat.rpc import worker_client
 
 from liveness import Done, Outcome
@@ -22,38 +21,12 @@ if TYPE_CHECKING:
 
 def resource(recovery: Recovery, action: Action) -> Outcome:
     """The resource's row is gone: its clean-up is over."""
-    graph = _graph(recovery, action)
+    graph = graph_of(recovery, action)
     node = None
     if graph is not None and not action.is_update:
         node = graph.node(action.resource, False)
     if graph is not None and node is not None:
-        _pass_on(graph, node, action)
-    return Done()
-
-
-def snapshot(recovery: Recovery, action: Action) -> Outcome:
-    """A snapshot that a DELETE was to remove: again, or it is gone."""
-    graph = _graph(recovery, action)
-    node = None
-    if graph is not None:
-        node = graph.node(action.resource, False, "snapshot")
-    if graph is None or node is None:
-        return Done()
-    if _exists(action.resource):
-        stack = graph.stack
-        worker_client.WorkerClient().check_resource(
-            rows.trust_context(stack.context),
-            action.resource,
-            stack.current_traversal,
-            {"input_data": {}},
-            False,
-            None,
-            stack.converge,
-            node_type="snapshot",
-            abandon=bool(action.abandon),
-        )
-    else:
-        _pass_on(graph, node, action)
+        pass_on(graph, node, action)
     return Done()
 
 
@@ -92,7 +65,8 @@ def propagate(
         )
 
 
-def _pass_on(graph: rows.Graph, node: Any, action: Action) -> None:
+def pass_on(graph: rows.Graph, node: Any, action: Action) -> None:
+    """Tell all that the node is done, the stack as well."""
     untold, _ = graph.successors(node)
     propagate(graph, node, untold, action.resource, None, action.abandon)
     stack = graph.stack
@@ -113,7 +87,7 @@ def _pass_on(graph: rows.Graph, node: Any, action: Action) -> None:
         return
 
 
-def _graph(recovery: Recovery, action: Action) -> rows.Graph | None:
+def graph_of(recovery: Recovery, action: Action) -> rows.Graph | None:
     """The graph of the node's stack, if it is still in that traversal."""
     stack_id = rows.stack_of_node(action.resource, action.traversal, action.is_update)
     stack = None if stack_id is None else rows.load_stack(stack_id, recovery.threads)
@@ -122,11 +96,3 @@ def _graph(recovery: Recovery, action: Action) -> rows.Graph | None:
     if stack.current_traversal != action.traversal:
         return None
     return rows.Graph(stack)
-
-
-def _exists(snapshot_id: Any) -> bool:
-    try:
-        snapshot_objects.Snapshot.get_snapshot(rows.admin(), snapshot_id)
-    except exception.NotFound:
-        return False
-    return True

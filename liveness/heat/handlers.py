@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from liveness import Deadline, Done, Handler, Outcome, Park, Rearm, WhenOrphaned
-from liveness.heat import names, scan
+from liveness.heat import names, pause, scan, snapshots, timeouts
 
 if TYPE_CHECKING:
     from liveness.heat.engine import HeatEngine
@@ -16,7 +16,8 @@ LOG = logging.getLogger(__name__)
 
 
 class ResourceAction(Handler):
-    """A resource action whose engine died, or that the scan found without one."""
+    """A resource action whose engine died, that the scan found without one, or that
+    takes too long."""
 
     kind = names.ACTION
     when_orphaned = WhenOrphaned.RETRIGGER
@@ -26,9 +27,40 @@ class ResourceAction(Handler):
 
     def expired(self, deadline: Deadline) -> Outcome:
         action = names.Action.load(deadline.payload)
+        if deadline.orphaned or action.found or self._is_dead(action):
+            return self._recover(action)
+        return timeouts.expired(self._engine, deadline, action)
+
+    def orphaned(self, deadline: Deadline) -> Outcome:
+        return self._recover(names.Action.load(deadline.payload))
+
+    def _recover(self, action: names.Action) -> Outcome:
+        if pause.paused(self._engine.live):
+            return Rearm(pause.LOOK_SECONDS)
         if not self._engine.settings.acts:
             return Park(f"report mode: would recover {action.node}")
         return self._engine.recovery.action(action)
+
+    def _is_dead(self, action: names.Action) -> bool:
+        """What waited has lost the mark of an orphan."""
+        return action.engine is not None and self._engine.is_dead(action.engine)
+
+
+class SnapshotAction(Handler):
+    """A resource's part of a snapshot that was being deleted."""
+
+    kind = names.SNAPSHOT
+    when_orphaned = WhenOrphaned.RETRIGGER
+
+    def __init__(self, engine: HeatEngine) -> None:
+        self._engine = engine
+
+    def expired(self, deadline: Deadline) -> Outcome:
+        part = names.SnapshotDelete.load(deadline.payload)
+        if not self._engine.settings.acts:
+            return Park(f"report mode: would delete snapshot part {part.node} again")
+        snapshots.delete_again(self._engine.recovery, part)
+        return Done()
 
 
 class StackTimer(Handler):
@@ -42,12 +74,16 @@ class StackTimer(Handler):
 
     def expired(self, deadline: Deadline) -> Outcome:
         timer = names.Timer.load(deadline.payload)
+        if pause.paused(self._engine.live):
+            return Rearm(pause.LOOK_SECONDS)
         if not self._engine.settings.acts:
             return Park(f"report mode: would time out stack {timer.stack}")
         return self._engine.recovery.time_out(timer)
 
     def orphaned(self, deadline: Deadline) -> Outcome:
         timer = names.Timer.load(deadline.payload)
+        if pause.paused(self._engine.live):
+            return Rearm(pause.LOOK_SECONDS)
         recovery = self._engine.recovery
         outcome = recovery.stack(timer) if self._engine.settings.acts else None
         if outcome is not None:
@@ -68,6 +104,8 @@ class Retriggered(Handler):
 def handlers(engine: HeatEngine) -> Iterator[Handler]:
     """All of an engine."""
     yield ResourceAction(engine)
+    yield SnapshotAction(engine)
     yield StackTimer(engine)
     yield Retriggered()
+    yield pause.Pause()
     yield from scan.handlers(engine)

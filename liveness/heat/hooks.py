@@ -4,6 +4,7 @@ has no engine of ours, and never fails for ours.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import logging
@@ -15,7 +16,7 @@ from heat.engine import check_resource, resource, service, stack, worker
 from heat.rpc import listener_client
 from oslo_config import cfg
 
-from liveness.heat import names, timers
+from liveness.heat import names, timeouts, timers
 from liveness.heat.engine import HeatEngine, current
 from liveness.heat.peers import Life
 
@@ -26,7 +27,9 @@ def install() -> None:
     """Wrap what has to be wrapped, in this process and what is forked from it."""
     _wrap(worker.WorkerService, "start", start)
     _wrap(worker.WorkerService, "check_resource", run_action)
+    _wrap(worker.WorkerService, "check_resource_delete_snapshot", run_snapshot)
     _wrap(service.EngineService, "stop", stop)
+    _wrap(service.ThreadGroupManager, "add_msg_queue", timeouts.catch_queue)
     _wrap(resource.Resource, "resource_id_set", write_physical_id)
     _wrap(listener_client.EngineListenerClient, "__init__", remember_engine)
     _wrap(listener_client.EngineListenerClient, "is_alive", is_alive)
@@ -84,9 +87,7 @@ def run_action(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     if engine.over:
         LOG.error("A fenced engine runs no resource action.")
         return None
-    given = inspect.signature(original).bind(*args, **kwargs)
-    given.apply_defaults()
-    values = given.arguments
+    values = _arguments(original, args, kwargs)
     action = names.Action(
         resource=values["resource_id"],
         traversal=values["current_traversal"],
@@ -97,8 +98,29 @@ def run_action(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         engine=engine.engine_id,
         host=engine.host,
     )
-    with engine.guard(action):
+    with engine.guard(names.ACTION, action):
         return original(*args, **kwargs)
+
+
+def run_snapshot(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """The same for a resource's part of a snapshot that a user deletes."""
+    engine = current()
+    if engine is None:
+        return original(*args, **kwargs)
+    values = _arguments(original, args, kwargs)
+    fields = dataclasses.fields(names.SnapshotDelete)
+    part = names.SnapshotDelete(**{field.name: values[field.name] for field in fields})
+    with engine.guard(names.SNAPSHOT, part):
+        return original(*args, **kwargs)
+
+
+def _arguments(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """The arguments of a call by name, with the defaults of this release of Heat."""
+    given = inspect.signature(function).bind(*args, **kwargs)
+    given.apply_defaults()
+    return given.arguments
 
 
 # --- the fence ------------------------------------------------------------------

@@ -7,6 +7,7 @@ by engines of other releases: fields are added, never given another meaning.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import secrets
 from typing import Any, Self
 
@@ -16,6 +17,9 @@ ACTION = "resource_action"
 TIMER = "stack_timer"
 """One traversal of a stack that has a timeout. Due when Heat itself would time out,
 and a grace; its orphan is looked at once and restarted with the time left."""
+
+SNAPSHOT = "snapshot_delete"
+"""One resource's part of a snapshot that a user deletes. Its orphan is cast again."""
 
 RETRIGGER = "resource_retrigger"
 """One retrigger that was done: how many there were before. Ends by itself."""
@@ -104,3 +108,25 @@ class Timer(_Payload):
 def timer_key(stack: str, traversal: str) -> str:
     """The key of a traversal's timer."""
     return f"{stack}/{traversal}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SnapshotDelete(_Payload):
+    """A resource's part of a snapshot that is being deleted: the message's own words,
+    as the payload of :data:`SNAPSHOT`."""
+
+    snapshot_id: str
+    resource_name: str
+    start_time: str | None = None
+    is_stack_delete: bool = False
+    current_traversal: str | None = None
+
+    @property
+    def node(self) -> str:
+        """The part, as text. A resource's name may be long."""
+        digest = hashlib.sha256(self.resource_name.encode()).hexdigest()[:16]
+        return f"{self.snapshot_id}/{digest}"
+
+    def new_key(self) -> str:
+        """A key of its own for each run."""
+        return f"{self.node}/{secrets.token_hex(4)}"

@@ -20,7 +20,7 @@ from heat.rpc import worker_client
 from oslo_config import cfg
 
 from liveness import Done, Liveness, Outcome, Rearm, exceptions
-from liveness.heat import gone, lookups, names, resume, rows, stacks
+from liveness.heat import gone, lookups, names, resume, rows, snapshots, stacks
 from liveness.heat.conf import HeatSettings
 from liveness.heat.names import Action, Timer
 from liveness.heat.rate import Limiter
@@ -39,12 +39,13 @@ class Case:
     """A resource that a dead engine had, as Heat's rows are now.
 
     ``target`` is the row's id that the graph knows: what the row replaces, for a row
-    that is a replacement."""
+    that is a replacement. ``late``: its engine lives, and was too slow."""
 
     action: Action
     row: Any
     stack: Any
     graph: rows.Graph
+    late: bool = False
 
     @property
     def target(self) -> int:
@@ -68,6 +69,8 @@ class Case:
         """For the event: who died."""
         if self.action.engine is None:
             return "no engine was working on it any more"
+        if self.late:
+            return f"it took too long in engine {self.action.engine}"
         return f"engine {self.action.engine} on {self.action.host} died"
 
 
@@ -109,7 +112,7 @@ class Recovery:
         Heat raises: then it is tried again.
         """
         if action.node_type != "resource":
-            return gone.snapshot(self, action)
+            return snapshots.node(self, action)
         for _ in range(LOOKS):
             try:
                 return self._action(action)
@@ -139,16 +142,14 @@ class Recovery:
         return step(self, case)
 
     def _look(self, action: Action, row: Any) -> Case | None:
-        if action.is_update and row.replaced_by is not None and row.engine_id is None:
-            # Its update goes on in the replacement, its clean-up in itself.
-            later = rows.find(row.replaced_by)
-            # An earlier traversal may have left one that nobody wants any more.
-            if later is not None and later.replaces == row.id and _wanted(later):
-                row = later
         stack = rows.load_stack(row.stack_id, self.threads)
         if stack is None:
             return None
-        return Case(action, row, stack, rows.Graph(stack))
+        graph = rows.Graph(stack)
+        if action.is_update and row.replaced_by is not None and row.engine_id is None:
+            # Its update goes on in the replacement, its clean-up in itself.
+            row = graph.replacement_of(row) or row
+        return Case(action, row, stack, graph)
 
     # --- the table: what a row says, and what is done ---------------------------
 
@@ -262,7 +263,7 @@ class Recovery:
         node, data = case.node, self._data(case)
         if node is None or data is None:
             return Done()  # it is replaced when its turn comes
-        target = Case(case.action, rows.find(case.target), case.stack, case.graph)
+        target = dataclasses.replace(case, row=rows.find(case.target))
         rsrc = self._load(target)
         needs = {d.primary_key for d in resume.resources_of(data).values() if d}
         try:
@@ -351,7 +352,47 @@ class Recovery:
         row = rows.find(case.row.id)
         if stack is None or row is None:
             raise rows.Lost(f"resource {case.row.id} is gone")
-        return Case(case.action, row, stack, rows.Graph(stack))
+        return dataclasses.replace(case, row=row, stack=stack, graph=rows.Graph(stack))
+
+    # --- too long ------------------------------------------------------------------
+
+    def timed_out(self, action: Action) -> Outcome:
+        """The action took too long and was cancelled: once more."""
+        for _ in range(LOOKS):
+            case = self._stopped(action)
+            if case is None:
+                return Done()
+            try:
+                return self._once_more(case)
+            except rows.Lost as moved:
+                LOG.info("%s: %s", action.node, moved)
+        raise rows.Lost(f"{action.node} keeps moving")
+
+    def hangs(self, action: Action) -> Outcome:
+        """The action cannot even be cancelled: take the resource away from it."""
+        case = self._stopped(action, self.me)
+        if case is None:
+            return Done()
+        return self._fail(case, "it hangs")
+
+    def _stopped(self, action: Action, holder: str | None = None) -> Case | None:
+        """The case, if the stack still waits for it and nobody but ``holder`` has it
+        in hand."""
+        row = rows.find(action.resource) if action.node_type == "resource" else None
+        case = None if row is None else self._look(action, row)
+        if case is None or case.stack.status != case.stack.IN_PROGRESS:
+            return None
+        if case.row.engine_id != holder or case.row.status == "COMPLETE":
+            return None
+        return dataclasses.replace(case, late=True)
+
+    def _once_more(self, case: Case) -> Outcome:
+        if case.row.action == "CREATE":
+            return self.replace(case)
+        if case.row.action == "UPDATE":
+            # In place, as if interrupted: what has failed would be replaced.
+            rows.swap(case.row, status="IN_PROGRESS")
+        return self.send(case)
 
     # --- what a give-up looks like -----------------------------------------------
 
@@ -510,10 +551,6 @@ STEPS: dict[tuple[str, str], Callable[[Recovery, Case], Outcome]] = {
 }
 """By action and status of the row; for all others the lock is cleared and the message
 sent again."""
-
-
-def _wanted(row: Any) -> bool:
-    return (row.action, row.status) != ("DELETE", "COMPLETE")
 
 
 def _is_nested(rsrc: Any) -> bool:

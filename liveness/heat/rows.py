@@ -159,6 +159,16 @@ class Graph:
         node = parser.ConvergenceNode(resource_id, is_update, kind)
         return node if node in self.edges else None
 
+    def replacement_of(self, row: Any) -> Any | None:
+        """The row that this traversal has made in place of another; one of an earlier
+        traversal is a node itself."""
+        later = find(row.replaced_by)
+        if later is None or later.replaces != row.id:
+            return None
+        if any(self.node(later.id, is_update) for is_update in (True, False)):
+            return None
+        return later
+
     def point(self, node: Any) -> Any | None:
         """The node's sync point; None when it is gone (or not made yet)."""
         try:

@@ -65,7 +65,7 @@ class Scan(Handler):
     begins anew."""
 
     kind = SCAN
-    when_orphaned = WhenOrphaned.ADOPT
+    when_orphaned = WhenOrphaned.RETRIGGER
 
     def __init__(self, scanner: Scanner) -> None:
         self._scanner = scanner

@@ -489,6 +489,16 @@ def deadline_of_an_update(run: Run) -> None:
     run.expect(stack, "ROLLBACK_COMPLETE", makes={"r0": 2, "r1": 2})
 
 
+@scenario("wrong end", liveness__resource_timeout=4)
+def hung_for_ever(run: Run) -> None:
+    """Nobody dies; a create never ends. With a timeout for resources it is cancelled
+    and made again, and given up after five attempts (stock Heat has none: it waits
+    until the stack's time is over)."""
+    stack = run.create(chain(1, "Plain", create_secs=600))
+    found = run.expect(stack, "CREATE_FAILED", makes={"r0": 5})
+    expect_reason(run, found, "gave up after 5 attempts")
+
+
 # --- alive after all -----------------------------------------------------------------
 
 
