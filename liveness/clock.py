@@ -39,7 +39,11 @@ class UtcDateTime(sa.types.TypeDecorator[datetime]):
     def process_result_value(
         self, value: datetime | None, dialect: sa.Dialect
     ) -> datetime | None:
-        return None if value is None else value.replace(tzinfo=UTC)
+        if value is None:
+            return None
+        if not isinstance(value, datetime):  # MySQL's 0000-00-00, a text to PyMySQL
+            value = datetime.min
+        return value.replace(tzinfo=UTC)
 
 
 class database_now(ColumnElement[datetime]):

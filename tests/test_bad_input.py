@@ -875,6 +875,7 @@ STRANGE = [
     {"payload": '"\\ud800"'},
     {"payload": "[" * 500 + "]" * 500},
     {"due_at": "0001-01-01 00:00:00.000000"},
+    {"state": "claimed", "owner_id": None},
 ]
 
 
@@ -885,6 +886,43 @@ def test_strange_rows_that_can_be_handled_are(driven):
     for row in rows:
         assert row["key"] in keys
         assert state_of(driven, row["key"]) is None
+
+
+DATES = {
+    "sqlite": (["0001-01-01 00:00:00.000000"], ["9999-12-31 23:59:59.999999"]),
+    "mariadb": (["0000-00-00 00:00:00"], ["9999-12-31 23:59:59.999999"]),
+    "postgresql": (
+        ["-infinity", "4713-01-01 00:00:00 BC"],
+        ["infinity", "294276-12-31 23:59:59"],
+    ),
+}
+
+
+def test_dates_that_python_does_not_know_are_in_nobodys_way(driven, backend):
+    """However they came there."""
+    if backend == "mariadb":
+
+        @sa.event.listens_for(driven.parts._pool, "connect")
+        @sa.event.listens_for(driven.parts._sweep_pool, "connect")
+        def anything_goes(connection, record):
+            connection.cursor().execute("SET SESSION sql_mode = ''")
+
+    past, future = (
+        [{"key": f"{name} {when}", name: when} for when in whens for name in DATED]
+        for whens in DATES[backend]
+    )
+    for row in future:
+        row.update(owner_id=driven.id, expires_at=row.get("expires_at", row["due_at"]))
+    keys = pass_over(driven, *past, *future, later=True)
+    assert {row["key"] for row in past} <= set(keys)
+    assert not {row["key"] for row in future} & set(keys)
+    for row in past:
+        assert state_of(driven, row["key"]) is None
+    for row in future:
+        assert driven.live.find("timer", row["key"]).state == "armed"
+
+
+DATED = ["due_at"]
 
 
 def test_a_state_that_nobody_here_knows_is_left_to_who_knows_it(driven):

@@ -134,9 +134,12 @@ class Database:
     def _connect_postgresql(
         self, dialect: Any, record: Any, args: Any, kwargs: Any
     ) -> Any:
-        from liveness.db.psycopg_timeout import connection_class
+        from liveness.db import psycopg_dates, psycopg_timeout
 
-        return connection_class(self.timeout).connect(*args, **kwargs)
+        connection = psycopg_timeout.connection_class(self.timeout)
+        made = connection.connect(*args, **kwargs)
+        psycopg_dates.bound(made)
+        return made
 
     def _on_connect(self, dbapi_connection: Any, record: Any) -> None:
         cursor = dbapi_connection.cursor()
