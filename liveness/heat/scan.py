@@ -19,19 +19,19 @@ import sqlalchemy as sa
 from oslo_config import cfg
 
 from liveness import Deadline, Handler, Outcome, Rearm, WhenOrphaned, exceptions
-from liveness.heat.names import ACTION, TIMER, Timer, timer_key
+from liveness.heat import pause
+from liveness.heat.names import Timer, timer_key
+from liveness.heat.scan_death import MOMENT, PREFIX, AfterDeath
+from liveness.heat.scan_findings import BEGINNING, Finding, Findings
 from liveness.heat.scan_fleet import Fleet, FleetReader
-from liveness.heat.scan_judge import Verdict, fingerprint, judge
-from liveness.heat.scan_rows import Rows, View
+from liveness.heat.scan_judge import fingerprint, judge
+from liveness.heat.scan_rows import Rows
 from liveness.model import DeadlineState
 
 LOG = logging.getLogger(__name__)
 
 SCAN = "heat_scan"
-"""The one deadline whose owner scans."""
-
-BEGINNING = "stack_beginning"
-"""An operation that was found without its beginning. Due at once."""
+"""Whose owner scans: one deadline for ever, and one for a while after each death."""
 
 KEY = "scan"
 PAGES = 20
@@ -46,11 +46,14 @@ BEGINNER = 10
 
 def handlers(engine: Any) -> list[Handler]:
     """The handlers of the scan's kinds, for ``engine`` (a HeatEngine)."""
-    return [Scan(Scanner(engine)), Beginning(engine.recovery)]
+    return [Scan(engine), Beginning(engine)]
 
 
 def begin(engine: Any) -> None:
-    """See to it that some engine of the fleet scans."""
+    """See to it that some engine of the fleet scans.
+
+    :raises LivenessError: it could not be.
+    """
     live = engine.live
     try:
         live.arm(SCAN, KEY, due_in=0)
@@ -60,17 +63,35 @@ def begin(engine: Any) -> None:
             live.unpark(SCAN, KEY)
 
 
+def after_death(engine: Any, dead: str) -> None:
+    """See to it that some engine looks for the messages that died with engine ``dead``.
+
+    :raises LivenessError: it could not be; the scan finds them, later.
+    """
+    try:
+        engine.live.arm(SCAN, f"{PREFIX}{dead}", due_in=MOMENT)
+    except exceptions.AlreadyArmed:
+        LOG.debug("What was lost with engine %s is looked for already.", dead)
+
+
 class Scan(Handler):
     """Whoever owns this deadline scans. Of a scan that fails nothing is lost: the next
-    begins anew."""
+    begins anew. So does another engine, at once: the dead one's may have been due in
+    an hour."""
 
     kind = SCAN
     when_orphaned = WhenOrphaned.RETRIGGER
 
-    def __init__(self, scanner: Scanner) -> None:
-        self._scanner = scanner
+    def __init__(self, engine: Any) -> None:
+        rows = Rows()
+        fleet = FleetReader(engine.live, _threads())
+        findings = Findings(engine)
+        self._scanner = Scanner(engine, rows, fleet, findings)
+        self._after_death = AfterDeath(engine, rows, fleet, findings)
 
     def expired(self, deadline: Deadline) -> Outcome:
+        if deadline.key.startswith(PREFIX):
+            return self._after_death.look(deadline)
         return Rearm(self._scanner.scan())
 
 
@@ -80,11 +101,14 @@ class Beginning(Handler):
     kind = BEGINNING
     when_orphaned = WhenOrphaned.RETRIGGER
 
-    def __init__(self, recovery: Any) -> None:
-        self._recovery = recovery
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
 
     def expired(self, deadline: Deadline) -> Outcome | None:
-        outcome: Outcome | None = self._recovery.stack(Timer.load(deadline.payload))
+        if pause.paused(self._engine.live):
+            return Rearm(pause.LOOK_SECONDS)
+        timer = Timer.load(deadline.payload)
+        outcome: Outcome | None = self._engine.recovery.stack(timer)
         return outcome
 
 
@@ -102,12 +126,15 @@ class Scanner:
     """What one engine remembers from one go to the next. Another that takes over
     begins with nothing, and waits as long again."""
 
-    def __init__(self, engine: Any) -> None:
-        self._live = engine.live
-        self._recovery = engine.recovery
-        self._settings = engine.settings
-        self._rows = Rows()
-        self._fleet = FleetReader(engine.live, _threads())
+    def __init__(
+        self, engine: Any, rows: Rows, fleet: FleetReader, findings: Findings
+    ) -> None:
+        self._clock = engine.live.clock
+        self._interval = float(engine.settings.scan_interval)
+        self._patience = float(engine.settings.scan_patience)
+        self._rows = rows
+        self._fleet = fleet
+        self._findings = findings
         self._sightings: dict[str, Sighting] = {}
         self._after: str | None = ""
         self._next_pass = 0.0
@@ -116,17 +143,17 @@ class Scanner:
     def scan(self) -> float:
         """Read some pages, look at some stacks; the seconds until it is to go on."""
         if not self._busy.acquire(blocking=False):
-            return float(self._settings.scan_interval)  # the last one hangs
+            return self._interval  # the last one hangs
         try:
-            return self._scan(self._live.clock.monotonic())
+            return self._scan(self._clock.monotonic())
         except Exception as error:
             LOG.warning(
                 "The scan of Heat's stacks was broken off, and goes on in %g s: %s",
-                self._settings.scan_interval,
+                self._interval,
                 error,
                 exc_info=not isinstance(error, exceptions.LivenessError),
             )
-            return float(self._settings.scan_interval)
+            return self._interval
         finally:
             self._busy.release()
 
@@ -147,7 +174,7 @@ class Scanner:
         if self._after is None and now >= self._next_pass:
             self._after = ""
         if self._after == "":
-            self._next_pass = now + self._settings.scan_interval
+            self._next_pass = now + self._interval
         for _ in range(PAGES):
             if self._after is None:
                 return
@@ -158,111 +185,41 @@ class Scanner:
     def _look(
         self, own: sa.Connection, fleet: Fleet, stack_id: str, now: float
     ) -> None:
-        patience = self._settings.scan_patience
         seen = self._sightings[stack_id]
-        seen.next_look = now + patience
-        old_enough = bool(seen.print) and now - seen.since >= patience
+        seen.next_look = now + self._patience
+        old_enough = bool(seen.print) and now - seen.since >= self._patience
         view = self._rows.view(stack_id, data=old_enough)
         if view is None:
             del self._sightings[stack_id]
             return
         key = timer_key(view.id, view.traversal)
-        print_ = fingerprint(view, fleet.actions, fleet.alive, key in fleet.timers)
+        timed = key in fleet.timers
+        print_ = fingerprint(view, fleet.actions, fleet.alive, timed)
         if print_ != seen.print or fleet.full:
             seen.print, seen.since = print_, now
-        elif old_enough:
-            timer = self._fleet.timer(own, key) or Timer(
-                stack=view.id, traversal=view.traversal, action=view.action
-            )
-            verdict = judge(view, fleet.actions, fleet.alive, timer.abandon)
-            self._conclude(fleet, view, verdict, timer, seen, now - seen.since)
-
-    # --- what follows from it -------------------------------------------------
-
-    def _conclude(
-        self,
-        fleet: Fleet,
-        view: View,
-        verdict: Verdict,
-        timer: Timer,
-        seen: Sighting,
-        age: float,
-    ) -> None:
-        beginner = timer.engine is not None and fleet.alive(timer.engine)
-        if not verdict.begun and beginner and age < BEGINNER * self._patience:
             return
-        untimed = timer.key not in fleet.timers
-        if not untimed and verdict.begun and not verdict.lost:
+        if not old_enough:
             return
-        if fleet.stock or not self._settings.acts:
-            self._say_only(fleet, view, verdict, seen)
-            return
-        if untimed and self._arm_timer(timer) <= 0:
-            return  # its time is over: the timer's handler does the rest
-        if not verdict.begun:
-            self._arm(BEGINNING, timer.key, 0, timer)
-        for action in verdict.lost:
-            self._arm(ACTION, action.found_key, 0, action)
-        if not verdict.begun or verdict.lost:
-            LOG.warning(
-                "Stack %s (%s): nobody has been working on its %s for %.0f s; %s.",
-                view.name,
-                view.id,
-                view.action,
-                age,
-                _what(verdict),
-            )
-
-    def _arm_timer(self, timer: Timer) -> float:
-        left = float(self._recovery.time_left(timer.stack))
-        self._arm(TIMER, timer.key, max(left, 0.0), timer)
-        return left
-
-    def _arm(self, kind: str, key: str, due_in: float, payload: Any) -> None:
-        try:
-            self._live.arm(kind, key, due_in=due_in, payload=payload.dump())
-        except exceptions.AlreadyArmed:
-            LOG.debug("%s/%s is armed already.", kind, key)
-
-    def _say_only(
-        self, fleet: Fleet, view: View, verdict: Verdict, seen: Sighting
-    ) -> None:
-        if seen.reported == seen.print:
-            return
-        seen.reported = seen.print
-        why = "[liveness] mode is report"
-        if fleet.stock:
-            stock = fleet.stock[0]
-            why = (
-                f"engine {stock.engine_id} on {stock.host} runs without this package,"
-                " and what it does is written down nowhere"
-            )
-        LOG.warning(
-            "Stack %s (%s): nobody is seen working on its %s. Would be done: %s; but"
-            " %s.",
-            view.name,
-            view.id,
-            view.action,
-            _what(verdict),
-            why,
+        timer = self._fleet.timer(own, key) or Timer(
+            stack=view.id, traversal=view.traversal, action=view.action
         )
+        verdict = judge(view, fleet.actions, fleet.alive, timer.abandon)
+        age = now - seen.since
+        if verdict.begun:
+            wrong = bool(verdict.lost)
+        else:
+            beginner = timer.engine is not None and fleet.alive(timer.engine)
+            wrong = not beginner or age >= BEGINNER * self._patience
+        if not timed or wrong:
+            found = Finding(view, verdict, timer, untimed=not timed, age=age)
+            self._hand_over(fleet, found, seen)
 
-    @property
-    def _patience(self) -> float:
-        return float(self._settings.scan_patience)
-
-
-def _what(verdict: Verdict) -> str:
-    if not verdict.begun:
-        return "it is begun again, or failed"
-    if not verdict.lost:
-        return "its timer is armed"
-    nodes = ", ".join(
-        f"{action.resource}{'' if action.is_update else ' (cleanup)'}"
-        for action in verdict.lost[:10]
-    )
-    more = f" and {len(verdict.lost) - 10} more" if len(verdict.lost) > 10 else ""
-    return f"resource {nodes}{more} retriggered"
+    def _hand_over(self, fleet: Fleet, found: Finding, seen: Sighting) -> None:
+        if self._findings.forbidden(fleet):
+            if seen.reported == seen.print:
+                return
+            seen.reported = seen.print
+        self._findings.hand_over(fleet, found)
 
 
 def _threads() -> int:

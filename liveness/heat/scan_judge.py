@@ -139,7 +139,7 @@ class _Held:
         graph was made."""
         entity: int | str = node.rsrc_id
         while node.is_update and entity in self._view.rows:
-            by = self._view.rows[entity].replaced_by  # type: ignore[index]
+            by = self._view.rows[entity].replaced_by
             if by not in self._view.rows or ConvergenceNode(by, True) in self._nodes:
                 break
             assert by is not None
@@ -156,7 +156,9 @@ class _Held:
         if action.node in self._at_work:
             return True
         row = self._view.rows.get(entity)  # type: ignore[arg-type]
-        return row is not None and bool(row.engine_id) and self._alive(row.engine_id)
+        if row is None or row.engine_id is None:
+            return False
+        return self._alive(row.engine_id)
 
 
 def _node(end: Any) -> Any:
