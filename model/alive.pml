@@ -9,9 +9,16 @@
  * long: a database that fails again and again, each time when E beats, keeps E from
  * committing, and then E is fenced, and has stopped trusting itself before (lease.pml).
  *
- * Switches: OBSERVERS, FAILOVER, MEMORY.
+ * Switches: OBSERVERS, FAILOVER (which every observer notices), HIDDEN_FAILOVER (which
+ * none does, behind a proxy that keeps connections and names; in the middle of a stall
+ * it is a second trouble), MEMORY.
  */
 
+#include "common.pml"
+
+#ifdef HIDDEN_FAILOVER
+#define FAILOVER
+#endif
 #ifndef TTL
 #define TTL 4
 #endif
@@ -35,13 +42,14 @@
 #define ONE    2
 #define HUNG   3             /* its server is gone */
 
-#define say(what) printf(what)
-
 byte db = OK;
 byte row = LIVE;
 byte seq = 1;
 #ifdef FAILOVER
 byte standby_seq = 1;
+#endif
+#ifdef HIDDEN_FAILOVER
+byte standby_episodes;       /* since the beat that the standby has */
 #endif
 
 byte sent = 1;
@@ -71,6 +79,11 @@ byte v, top;
 #define CAN_BE(n) (seq == n)
 #endif
 #define USED(n) (CAN_BE(n) || sent == n)
+#ifdef M_REPEATED_NUMBERS    /* their size matters then: nothing is forgotten */
+#define FORGETS false
+#else
+#define FORGETS true
+#endif
 
 inline lower(x) { if :: x > v -> x-- :: else fi }
 
@@ -88,13 +101,14 @@ inline lower_all() {
 
 inline compress() {
     for (v : 0 .. OBSERVERS - 1) {
-        if :: !CAN_BE(o[v].seen) -> o[v].seen = 0 :: else fi;
+        if :: !CAN_BE(o[v].seen) && FORGETS -> o[v].seen = 0 :: else fi;
         if
-        :: !CAN_BE(o[v].fence_seen) -> o[v].fencing = false; o[v].fence_seen = 0
+        :: !CAN_BE(o[v].fence_seen) && FORGETS ->
+            o[v].fencing = false; o[v].fence_seen = 0
         :: else
         fi
     }
-    top = sent;
+    top = (FORGETS -> sent : 0);
     v = 1;
     do
     :: v >= top -> break
@@ -138,7 +152,11 @@ proctype Server() {
     do
     :: d_step {
         row == LIVE && beat == FLYING && db == OK ->
+#ifdef M_REPEATED_NUMBERS    /* SET beat_seq = beat_seq + 1 */
+        seq++;
+#else
         seq = sent;
+#endif
         beat = ONE;
         episodes = 0;
         say("server: the beat is committed\n")
@@ -193,8 +211,11 @@ proctype Observe(byte me) {
         :: seq == o[me].fence_seen ->
             row = FENCED;
             say("server: E is fenced\n");
+            witness(FENCE_FALLS, true);
             assert(episodes > 1)                       /* invariant 4 */
-        :: else -> say("server: the fence changes no row\n")
+        :: else ->
+            witness(FENCE_MISSES, true);
+            say("server: the fence changes no row\n")
         fi;
         o[me].fencing = false; o[me].fence_seen = 0
     }
@@ -217,6 +238,7 @@ proctype Observe(byte me) {
     :: d_step {
         o[me].down && row == LIVE && db == OK ->
         o[me].down = false;
+        witness(RUN_IS_INHERITED, o[me].has && o[me].silent > 0);
         o[me].own_age = 0;
         say("observer's successor registers and goes on from there\n")
     }
@@ -225,7 +247,18 @@ proctype Observe(byte me) {
 }
 
 /* --- the database's troubles ------------------------------------------------------------ */
-inline another_episode() { if :: episodes < 2 -> episodes++ :: else fi }
+inline another_episode() {
+    older(episodes, 2);
+#ifdef HIDDEN_FAILOVER
+    older(standby_episodes, 2)
+#endif
+}
+
+#ifdef HIDDEN_FAILOVER       /* in a stall, it is a trouble of its own */
+#define ALONE true
+#else
+#define ALONE (db == OK)
+#endif
 
 proctype Nemesis() {
     do
@@ -248,17 +281,26 @@ proctype Nemesis() {
     :: d_step {
         row == LIVE && standby_seq != seq ->
         standby_seq = seq;
+#ifdef HIDDEN_FAILOVER
+        standby_episodes = episodes;
+#endif
         say("the standby catches up\n")
     }
     :: d_step {
         row == LIVE && standby_seq != seq ->
-        if :: db == OK -> another_episode() :: else fi;
+        if :: ALONE -> another_episode() :: else fi;
+        witness(FAILOVER_LOSES, beat == IDLE && seq == sent);
         seq = standby_seq;
+#ifdef HIDDEN_FAILOVER
+        episodes = standby_episodes;
+#endif
         if :: beat == FLYING -> beat = HUNG :: else fi;
         trouble = (beat != IDLE);
         for (v : 0 .. OBSERVERS - 1) {
             o[v].fencing = false; o[v].fence_seen = 0;
+#ifndef HIDDEN_FAILOVER
             forget_run(v)
+#endif
         }
         compress();
         say("failover: the standby takes over without the latest commits\n")
@@ -268,8 +310,6 @@ proctype Nemesis() {
 }
 
 /* --- time ----------------------------------------------------------------------------------- */
-inline older(age, most) { if :: age < most -> age++ :: else fi }
-
 #if defined(M_NO_GAP_OF_READINGS)
 #define BREAKS(i) false
 #elif defined(M_MEMORY_OVER_A_GAP)

@@ -12,6 +12,8 @@
  * be able to look E's process up).
  */
 
+#include "common.pml"
+
 #define TTL    4
 #define GAP    (TTL / 4)
 #define WAIT   TTL
@@ -23,8 +25,6 @@
 #define BOUND  (TTL + 1)
 #endif
 #define MOST   (BOUND + TTL)
-
-#define say(what) printf(what)
 
 bool fenced;
 bool gone;                   /* E's process is dead */
@@ -142,7 +142,18 @@ proctype Observe() {
         !fenced && fencing && !stall ->
         fencing = false;
         if
-        :: current -> fenced = true; say("server: E is fenced\n"); assert(gone || stuck)
+        :: current ->
+            fenced = true;
+            say("server: E is fenced\n");
+            witness(FENCE_FALLS, true);
+            witness(FENCED_AT_THE_BOUND, waiting == BOUND);
+#ifdef PROOF
+            witness(FENCED_BY_PROOF, waiting == 0);
+#endif
+#ifdef CRASH_LOOP
+            witness(FENCED_BY_A_SUCCESSOR, run_age > LIFE);
+#endif
+            assert(gone || stuck)
         :: else -> say("server: the fence changes no row\n")
         fi
     }
@@ -180,8 +191,6 @@ proctype Nemesis() {
     :: d_step { !fenced && stall -> stall = false; waiting = 0; say("writes work again\n") }
     od
 }
-
-inline older(age, most) { if :: age < most -> age++ :: else fi }
 
 proctype Clock() {
     do

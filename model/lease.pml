@@ -12,6 +12,8 @@
  * begin with M_ are mutants: one guard of the protocol is taken out.
  */
 
+#include "common.pml"
+
 #ifndef TTL
 #define TTL 4
 #endif
@@ -38,8 +40,6 @@
 #define ONE    2
 #define NONE   3
 #define HUNG   4
-
-#define say(what) printf(what)
 
 byte row = LIVE;
 byte seq = 1;                /* the row's beat_seq */
@@ -94,14 +94,10 @@ byte v, top;                 /* scratch; 0 between steps */
 
 /* --- what the two statements' WHERE say --------------------------------------- */
 /* UPDATE … SET beat_seq = :next WHERE state alive AND beat_seq < :next */
-#if defined(M_REPEATED_NUMBERS)
-#define NUMBER_OK(floor, next) true
-#elif defined(M_BEAT_WITHOUT_RANGE)
+#if defined(M_BEAT_WITHOUT_RANGE)
 #define NUMBER_OK(floor, next) (seq == floor)
 #elif defined(M_BEAT_WITH_FLOOR)
 #define NUMBER_OK(floor, next) (seq >= floor && seq < next)
-#elif defined(M_BEAT_WITHOUT_NUMBERS)
-#define NUMBER_OK(floor, next) true
 #else
 #define NUMBER_OK(floor, next) (seq < next)
 #endif
@@ -134,20 +130,9 @@ byte v, top;                 /* scratch; 0 between steps */
 #else
 #define FLOOR_IS(n) false
 #endif
-#if defined(M_REPEATED_NUMBERS)
-#define CAN_BE(n) true
-#elif defined(M_BEAT_WITHOUT_NUMBERS)
-#define CAN_BE(n) (seq == n || STANDBY_HAS(n) || (late && late_new == n))
-#else
 #define CAN_BE(n) (seq == n || STANDBY_HAS(n))
-#endif
-#ifdef M_REPEATED_NUMBERS
-#define SEEN_IS(n) (o[0].seen == n || o[0].fence_seen == n)
-#else
-#define SEEN_IS(n) false
-#endif
 #define USED(n) (seq == n || sent == n || (late && late_new == n) \
-                 || STANDBY_HAS(n) || FLOOR_IS(n) || SEEN_IS(n))
+                 || STANDBY_HAS(n) || FLOOR_IS(n))
 
 inline lower(x) { if :: x > v -> x-- :: else fi }
 
@@ -180,11 +165,6 @@ inline compress() {
         fi
     }
     top = sent;
-#ifdef M_REPEATED_NUMBERS
-    if :: seq > top -> top = seq :: else fi;
-    if :: o[0].seen > top -> top = o[0].seen :: else fi;
-    if :: o[0].fence_seen > top -> top = o[0].fence_seen :: else fi;
-#endif
     v = 1;
     do
     :: v >= top -> break
@@ -220,6 +200,7 @@ end:
     }
     :: d_step {
         !over && beat == ONE ->
+        witness(SUSPENSION_ENDS, trust_age == LEASE && sent_age < LEASE);
         renew();
         landed();
         say("E: one row, so it trusts itself from when it sent the beat\n");
@@ -234,6 +215,7 @@ end:
         assert(!GOOD || row == LIVE)
 #else
         over = true;
+        witness(FENCE_IS_LEARNED, true);
         say("E: no row, so it is over\n")
 #endif
     }
@@ -266,14 +248,8 @@ end:
 }
 
 /* --- the server executes what is on its way to it ---------------------------------- */
-#ifdef M_REPEATED_NUMBERS    /* SET beat_seq = beat_seq + 1 */
-#define NEXT(number) (seq + 1)
-#else
-#define NEXT(number) number
-#endif
-
 inline committed(number) {
-    seq = NEXT(number);
+    seq = number;
 #ifdef M_FENCE_BY_LEASE_END
     row_age = 0
 #endif
@@ -300,6 +276,7 @@ end:
         if
         :: BEAT_COUNTS(late_floor, late_new) ->
             committed(late_new);
+            witness(LATE_BEAT_COUNTS, true);
             say("server: the late beat is committed\n")
         :: else -> say("server: the late beat changes no row\n")
         fi;
@@ -314,12 +291,6 @@ end:
 #define SILENT (row_age + SKEW >= TTL)
 #else
 #define SILENT (o[me].silent >= WAIT && o[me].own_age <= GAP)
-#endif
-
-#ifdef M_READINGS_ALONE
-#define OWN_BEATS_SPAN true
-#else
-#define OWN_BEATS_SPAN (o[v].own_age <= GAP)
 #endif
 
 #ifdef SLOW_READS
@@ -413,8 +384,11 @@ end:
         :: FENCE_COUNTS ->
             row = FENCED;
             say("server: E is fenced\n");
+            witness(FENCE_FALLS, true);
             assert(!GOOD)                              /* invariant 5 */
-        :: else -> say("server: the fence changes no row\n")
+        :: else ->
+            witness(FENCE_MISSES, row == LIVE);
+            say("server: the fence changes no row\n")
         fi;
         o[me].fencing = false; o[me].fence_seen = 0
     }
@@ -445,7 +419,7 @@ end:
 #endif
         if
         :: o[me].elsewhere -> forget_run(me); o[me].elsewhere = false
-        :: else
+        :: else -> witness(RUN_IS_INHERITED, o[me].silent > 0)
         fi;
         o[me].own_age = 0;
         say("observer's successor registers and goes on from there\n")
@@ -492,8 +466,6 @@ end:
 #endif
 
 /* --- time --------------------------------------------------------------------------------- */
-inline older(age, most) { if :: age < most -> age++ :: else fi }
-
 /* A run over which too long a gap has opened can only begin anew: it is forgotten at
  * once. One that its own beats do not span counts from the next of them. */
 inline observer_tick() {
@@ -507,7 +479,7 @@ inline observer_tick() {
     :: else
     fi;
     if
-    :: o[v].has && OWN_BEATS_SPAN -> older(o[v].silent, WAIT)
+    :: o[v].has && o[v].own_age <= GAP -> older(o[v].silent, WAIT)
     :: else -> o[v].silent = 0
     fi
 }

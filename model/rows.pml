@@ -16,8 +16,12 @@
  * LATE it may be executed long after its engine gave it up. When all is calm, everything
  * that was armed must come to its end: invariant 1 is checked where nothing moves.
  *
- * Switches: ROWS, LATE, DRAIN, HOST, HANGS, RETRIES. Mutants begin with M_.
+ * Switches: ROWS, LATE, DRAIN, HOST, HANGS, RETRIES; FAILOVER (one that loses commits),
+ * VM_PAUSE (an engine may be fenced while it trusts itself, because all its clocks stood
+ * still), ENDS (when all is calm, everything comes to an end). Mutants begin with M_.
  */
+
+#include "common.pml"
 
 #ifndef ROWS
 #define ROWS 1
@@ -60,8 +64,6 @@
 #define RUNS     2           /* the handler runs */
 #define ANSWERED 3           /* spent; the outcome is to be written */
 
-#define say(what) printf(what)
-
 typedef Row { byte state; byte owner = NOBODY; byte due };
 Row row[ROWS];
 bool open[ROWS];             /* A's host has armed it in a transaction not yet committed */
@@ -84,11 +86,6 @@ Hold h[2 * ROWS];
 #define HOLD(i, r) h[(i) * ROWS + (r)]
 #define HOLD_ON_STANDBY(i, r) held_on_standby[(i) * ROWS + (r)]
 bool c_runs[ROWS], c_cur[ROWS];
-#if defined(M_LATE_RETURN_COUNTS)
-bool hung[2 * ROWS], hung_cur[2 * ROWS];
-#define HUNG(i, r) hung[(i) * ROWS + (r)]
-#define HUNG_CUR(i, r) hung_cur[(i) * ROWS + (r)]
-#endif
 #ifdef FAILOVER              /* an asynchronous standby has some prefix */
 Row standby[ROWS];
 byte standby_engine[2];
@@ -97,6 +94,9 @@ bool held_on_standby[2 * ROWS];  /* the token of a value is the standby's */
 bool value_on_standby[ROWS];
 #endif
 bool calm;                   /* no more faults: what is left now must be finished */
+#ifdef ENDS
+bool ended;                  /* and is */
+#endif
 
 #define BY_TRUST(i) (i == C || (i < C && e[i].trust))
 #define IN_DB(i) (i == C -> LIVE : e[i].state)
@@ -134,10 +134,6 @@ inline touch(ro) {
     HOLD(B, ro).cur = false;
     value_cur[ro] = false;
     c_cur[ro] = false;
-#if defined(M_LATE_RETURN_COUNTS)
-    HUNG_CUR(A, ro) = false;
-    HUNG_CUR(B, ro) = false;
-#endif
 }
 
 /* --- what the statements' WHERE say ------------------------------------------------ */
@@ -189,23 +185,27 @@ inline touch(ro) {
 #define ONCE_CLAIMED CLAIMED
 #endif
 
-#ifdef M_RETRY_KEEPS_TOKEN
-#define RETRY_TOUCH(r) skip
-#else
-#define RETRY_TOUCH(r) touch(r)
-#endif
-
 /* What holds whenever a statement changes a row. */
 #define RUNS_TRUSTED(i, r) (e[i].trust && HOLD(i, r).does == RUNS)
 #define HELD_TRUSTED(i, r) (e[i].trust && \
     (HOLD(i, r).does == RUNS || HOLD(i, r).does == WAITS))
 
 /* Invariant 3: no two run it at once, as long as each trusts itself. When a failover
- * has lost a claim that was acknowledged, two may; but only one of them can settle. */
-#ifdef FAILOVER
-#define LOST_CLAIMS true
+ * has lost a claim that was acknowledged, or a machine stood still with its clocks, two
+ * may; but only one of them can settle. */
+#if defined(FAILOVER) || defined(VM_PAUSE)
+#define ONE_RUNS(others) true
 #else
-#define LOST_CLAIMS false
+#define ONE_RUNS(others) (!(others))
+#endif
+
+/* Invariant 5: nobody's row is taken from an engine that trusts itself. */
+#ifdef VM_PAUSE
+#define FENCEABLE(i) true
+#define TAKEN_FROM_THE_DEAD(r) true
+#else
+#define FENCEABLE(i) (!e[i].trust)
+#define TAKEN_FROM_THE_DEAD(r) (row[r].owner == NOBODY || !BY_TRUST(row[r].owner))
 #endif
 
 inline check(stmt, ro, by) {
@@ -217,8 +217,7 @@ inline check(stmt, ro, by) {
     :: else
     fi;
     if
-    :: stmt == CLAIM_ORPHAN || stmt == ADOPT_ORPHAN ->     /* invariant 5 */
-        assert(row[ro].owner == NOBODY || !BY_TRUST(row[ro].owner))
+    :: stmt == CLAIM_ORPHAN || stmt == ADOPT_ORPHAN -> assert(TAKEN_FROM_THE_DEAD(ro))
     :: stmt == RELEASE || stmt == HAND_BACK ->             /* spent before it is sent */
         assert(!HELD_TRUSTED(by, ro))
     :: stmt == DONE || stmt == PARK ->                     /* invariants 3 and 6 */
@@ -232,6 +231,12 @@ inline check(stmt, ro, by) {
 
 inline change(stmt, ro, by) {
     check(stmt, ro, by);
+    witness(TAKEOVER, stmt == CLAIM_ORPHAN && row[ro].state == CLAIMED);
+    witness(ADOPTION, stmt == ADOPT_ORPHAN);
+    witness(OVERDUE_CLAIM, stmt == CLAIM_OVERDUE);
+    witness(LOST_CLAIM_HELD, stmt == ADOPT_LOST);
+    witness(HANDED_BACK, stmt == HAND_BACK);
+    witness(PARKS, stmt == PARK);
     if
     :: stmt <= CLAIM_ORPHAN ->
         row[ro].state = ONCE_CLAIMED; row[ro].owner = by; touch(ro);
@@ -240,7 +245,7 @@ inline change(stmt, ro, by) {
     :: stmt == ADOPT_LOST   -> touch(ro)
     :: stmt == DONE         -> row[ro].state = GONE; row[ro].owner = NOBODY; touch(ro)
     :: stmt == PARK         -> row[ro].state = PARKED; row[ro].owner = NOBODY; touch(ro)
-    :: stmt == RETRY      -> row[ro].state = ARMED; row[ro].due = 0; RETRY_TOUCH(ro)
+    :: stmt == RETRY        -> row[ro].state = ARMED; row[ro].due = 0; touch(ro)
     :: stmt == RELEASE      -> row[ro].state = ARMED; row[ro].owner = NOBODY; touch(ro)
     :: stmt == HAND_BACK    -> row[ro].state = ARMED; row[ro].owner = NOBODY; touch(ro)
     fi;
@@ -275,14 +280,6 @@ inline change(stmt, ro, by) {
 #define LOOKS_FOR_LOST IN_A_PASS
 #else
 #define LOOKS_FOR_LOST SWEEPS
-#endif
-
-#ifdef M_LATE_RETURN_COUNTS
-#define HANG_GUARD && !HUNG(i, r)
-#define HANG_NOTE HUNG(i, r) = true; HUNG_CUR(i, r) = HOLD(i, r).cur;
-#else
-#define HANG_GUARD
-#define HANG_NOTE
 #endif
 
 inline send(what, index) {
@@ -367,7 +364,8 @@ end:
         e[i].up && e[i].trust && HOLD(i, r).does == WAITS ->
         HOLD(i, r).does = RUNS;
         say("engine calls the handler\n");
-        assert(LOST_CLAIMS || (!RUNS_TRUSTED(1 - i, r) && !c_runs[r]))
+        witness(TWO_RUN, RUNS_TRUSTED(1 - i, r));
+        assert(ONE_RUNS(RUNS_TRUSTED(1 - i, r) || c_runs[r]))
     }
     :: d_step { HANDLES -> answer(DONE); say("the handler is done\n") }
 #ifdef RETRIES
@@ -377,14 +375,12 @@ end:
 #endif
 #ifdef HANGS
     :: d_step {
-        HANDLES && !calm HANG_GUARD ->
-        HANG_NOTE
+        HANDLES && !calm ->
         answer(RETRY);
         say("the handler runs too long: its value is taken away, to be retried\n")
     }
     :: d_step {
-        HANDLES && !calm HANG_GUARD ->
-        HANG_NOTE
+        HANDLES && !calm ->
         answer(RELEASE);
         say("all threads hang: its value is taken away, to be released\n")
     }
@@ -398,18 +394,6 @@ end:
 #endif
         say("all threads hang: what waits is given back\n")
     }
-#ifdef M_LATE_RETURN_COUNTS
-    :: d_step {
-        e[i].up && HUNG(i, r) ->
-        HUNG(i, r) = false;
-        say("the late handler returns, and its outcome is written\n");
-        if
-        :: COUNTS(DONE, r, i, HUNG_CUR(i, r)) -> change(DONE, r, i)
-        :: else
-        fi;
-        HUNG_CUR(i, r) = false
-    }
-#endif
 #endif
     od
 }
@@ -430,6 +414,7 @@ end:
             fi
         :: else ->
             say("server: it changes nothing, and the engine learns it\n");
+            witness(STALE_SETTLEMENT, e[i].op >= DONE && row[e[i].at].owner == 1 - i);
             if :: e[i].op >= DONE && e[i].up -> drop(i, e[i].at) :: else fi;
             rest(i)
         fi
@@ -439,6 +424,7 @@ end:
         e[i].late_op != 0 ->
         if
         :: COUNTS(e[i].late_op, e[i].late_at, i, e[i].late_cur) ->
+            witness(LATE_COUNTS, true);
             change(e[i].late_op, e[i].late_at, i);
             say("server: the late statement changes the row\n")
         :: else -> say("server: the late statement changes nothing\n")
@@ -477,6 +463,7 @@ end:
     :: d_step {
         e[i].up && !e[i].trust && e[i].state == LIVE && e[i].drain <= 1 ->
         e[i].trust = true;
+        witness(SUSPENSION_ENDS, true);
         say("engine beats again and trusts itself\n")
     }
     :: d_step {
@@ -492,13 +479,14 @@ end:
         say("engine learns that it was fenced\n")
     }
     :: d_step {
-        e[i].state == LIVE && !e[i].trust && (!calm || !e[i].up || e[i].drain > 1) ->
+        e[i].state == LIVE && FENCEABLE(i) && (!calm || !e[i].up || e[i].drain > 1) ->
         e[i].state = FENCED;
         say("engine is fenced\n")
     }
     :: d_step {
         (e[i].state == FENCED || e[i].state == STOPPED) && PURGEABLE(i) ->
         e[i].state = MISSING;
+        witness(PURGED, true);
         say("engine's row is purged\n")
     }
 #ifdef DRAIN
@@ -529,10 +517,19 @@ end:
         change(HAND_BACK, 0, i);
         say("engine hands a deadline back\n")
     }
+#if ROWS > 1
+    :: d_step {
+        e[i].up && e[i].drain == 3 && row[1].owner == i ->
+        change(HAND_BACK, 1, i);
+        say("engine hands the other deadline back\n")
+    }
+#endif
     :: d_step {
         e[i].up && RESIGNS(i) ->
         if
-        :: e[i].state == LIVE -> e[i].state = STOPPED; assert(!HELD_TRUSTED(i, 0))
+        :: e[i].state == LIVE ->
+            e[i].state = STOPPED;
+            assert(!HELD_TRUSTED(i, 0) && !HELD_TRUSTED(i, ROWS - 1))
         :: else
         fi;
         e[i].up = false; e[i].trust = false; e[i].drain = 0;
@@ -610,6 +607,7 @@ proctype Host(byte r) {
         open[r] = false;
         row[r].state = ARMED; row[r].owner = A;
         value[r] = e[A].up; value_cur[r] = e[A].up;
+        witness(ARMED_BY_THE_DEAD, e[A].state != LIVE);
         say("server: the arm is committed\n")
     }
     :: d_step { open[r] -> open[r] = false; say("the host rolls back\n") };
@@ -635,7 +633,7 @@ end:
     :: d_step {
         e[A].up && value[r] && !calm ->
         if
-        :: value_cur[r] && row[r].owner == A ->
+        :: HELD_SAME(value_cur[r]) && row[r].owner == A && row[r].state != GONE ->
             change(DONE, r, A);
             say("A's host disarms\n")
         :: else -> say("A's host disarms: stale\n")
@@ -665,13 +663,13 @@ end:
         calm && !c_runs[r] &&
         ((row[r].state == ARMED && row[r].due == 2) || ORPHAN_NOW(r)) ->
         if
-        :: ORPHAN_NOW(r) -> assert(row[r].owner == NOBODY || !BY_TRUST(row[r].owner))
+        :: ORPHAN_NOW(r) -> assert(TAKEN_FROM_THE_DEAD(r))
         :: else
         fi;
         row[r].state = CLAIMED; row[r].owner = C; touch(r);
         c_runs[r] = true; c_cur[r] = true;
         say("C claims and calls the handler\n");
-        assert(LOST_CLAIMS || (!RUNS_TRUSTED(A, r) && !RUNS_TRUSTED(B, r)))
+        assert(ONE_RUNS(RUNS_TRUSTED(A, r) || RUNS_TRUSTED(B, r)))
     }
     :: d_step {
         c_runs[r] ->
@@ -688,7 +686,10 @@ end:
 proctype Calm() {
     d_step { calm = true; say("from here on nothing goes wrong\n") };
     timeout;
-    assert(SETTLED(0) && SETTLED(ROWS - 1))              /* invariant 1 */
+    assert(SETTLED(0) && SETTLED(ROWS - 1));             /* invariant 1 */
+#ifdef ENDS
+    ended = true;
+#endif
 end:
     false
 }
@@ -722,7 +723,7 @@ before:
     fi;
 accept:
     do
-    :: calm
+    :: calm && !ended
     od
 }
 #endif

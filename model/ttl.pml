@@ -6,6 +6,8 @@
  * matter for invariant 5 is left out: gaps in an observation, and what may be lost.
  */
 
+#include "common.pml"
+
 #define LONG  4
 #define SHORT 2
 #define ttl(short) (short -> SHORT : LONG)
@@ -17,8 +19,6 @@
 #define FLYING 1
 #define ONE    2
 #define NONE   3
-
-#define say(what) printf(what)
 
 byte row = LIVE;
 byte seq = 1;
@@ -89,6 +89,7 @@ end:
     }
     :: d_step {
         !over && beat == ONE ->
+        witness(SUSPENSION_ENDS, !GOOD && sent_age < ttl(beat_short));
         trust_age = sent_age;
         lease_short = beat_short;
         landed();
@@ -147,6 +148,7 @@ end:
         late ->
         if
         :: row == LIVE && NUMBER_OK(late_new) ->
+            witness(LATE_BEAT_COUNTS, row_short && !late_short);
             seq = late_new;
             row_short = late_short;
             say("server: the late beat is committed\n")
@@ -196,8 +198,11 @@ end:
         :: row == LIVE && seq == fence_seen ->
             row = FENCED;
             say("server: E is fenced\n");
+            witness(FENCE_FALLS, true);
             assert(!GOOD)
-        :: else -> say("server: the fence changes no row\n")
+        :: else ->
+            witness(FENCE_MISSES, row == LIVE);
+            say("server: the fence changes no row\n")
         fi;
         fencing = false; fence_seen = 0
     }
@@ -207,8 +212,6 @@ end:
     }
     od
 }
-
-inline older(age, most) { if :: age < most -> age++ :: else fi }
 
 proctype Clock() {
 end:
