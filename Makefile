@@ -24,6 +24,10 @@ heat-unit: .venv/test.stamp  ## run Heat's own unit tests: stock, ours, ours ena
 heat-matrix: .venv/test.stamp  ## die at every message of Heat's scenarios (MATRIX_ARGS)
 	@$(BIN)/python -m tests.heat.matrix $(MATRIX_ARGS)
 
+model: .venv/test.stamp  ## check the models of the protocol with spin (MODEL=short)
+	@tools/system-packages model
+	@$(BIN)/python model/run.py $(if $(filter short,$(MODEL)),--short) $(MODEL_ARGS)
+
 lint: .venv/test.stamp  ## check style and format
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
@@ -53,4 +57,4 @@ system: .venv/test.stamp
 	@tools/venv -r test-requirements.txt
 	@touch $@
 
-.PHONY: help demo test lint types docs dist heat-e2e heat-unit heat-matrix clean system
+.PHONY: help demo test model lint types docs dist heat-e2e heat-unit heat-matrix clean system
