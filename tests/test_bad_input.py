@@ -908,11 +908,11 @@ def test_dates_that_python_does_not_know_are_in_nobodys_way(driven, backend):
             connection.cursor().execute("SET SESSION sql_mode = ''")
 
     past, future = (
-        [{"key": f"{name} {when}", name: when} for when in whens for name in DATED]
+        [{"key": f"due {when}", "due_at": when, "expires_at": when} for when in whens]
         for whens in DATES[backend]
     )
     for row in future:
-        row.update(owner_id=driven.id, expires_at=row.get("expires_at", row["due_at"]))
+        row["owner_id"] = driven.id
     keys = pass_over(driven, *past, *future, later=True)
     assert {row["key"] for row in past} <= set(keys)
     assert not {row["key"] for row in future} & set(keys)
@@ -920,9 +920,6 @@ def test_dates_that_python_does_not_know_are_in_nobodys_way(driven, backend):
         assert state_of(driven, row["key"]) is None
     for row in future:
         assert driven.live.find("timer", row["key"]).state == "armed"
-
-
-DATED = ["due_at"]
 
 
 def test_a_state_that_nobody_here_knows_is_left_to_who_knows_it(driven):
