@@ -11,7 +11,7 @@ help:  ## show this list
 demo: .venv/run.stamp  ## kill and freeze engines, lose nothing (SQLite, no server)
 	@$(BIN)/liveness-demo $(DEMO_ARGS)
 
-test: .venv/test.stamp system  ## run the tests on all three databases (PYTEST_ARGS)
+test: .venv/test.stamp system  ## run the tests on all databases and on a Heat (PYTEST_ARGS)
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 heat-e2e: .venv/test.stamp  ## kill real heat-engines, stock and ours (HEAT=short)

@@ -195,6 +195,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Ran:
             argv = [f"{what.name}.py"]
             (folder / argv[0]).write_text(what.text)
         else:
+            what = what.replace("/etc/heat/heat.conf", "/etc/liveness/liveness.conf")
             argv = shlex.split(what.replace("/etc/liveness/", f"{folder}/"))
             (folder / "liveness.conf").write_text(
                 f"[liveness]\nconnection = sqlite:///{folder}/liveness.sqlite\n"
@@ -484,7 +485,8 @@ def _log_lines() -> Iterator[tuple[str, str]]:
 
 
 def test_every_warning_and_error_in_the_log_is_explained() -> None:
-    text = " ".join((SOURCE / "troubleshooting.rst").read_text().split())
+    pages = [SOURCE / "troubleshooting.rst", SOURCE / "heat.rst"]
+    text = " ".join(" ".join(page.read_text() for page in pages).split())
     for where, line in _log_lines():
         parts = re.split(r"%[-+.\d]*[a-z]", line)
         longest = max((part.strip(" .,:;()") for part in parts), key=len)

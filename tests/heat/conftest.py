@@ -10,14 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.heat import venv
 from tests.heat.lab import Cloud, Lab
-from tests.heat.processes import ROOT
+from tests.heat.processes import ROOT, LabError
 from tests.heat.report import Report
 from tests.heat.run import Stuck
 
 SECONDS = 900  # of one test, with the set-up of everything
-WANTED = os.environ.get("LIVENESS_HEAT", "") not in ("", "0")
-SHORT = os.environ.get("LIVENESS_HEAT") == "short"
+# How much of it: 0 nothing, short (the default) what takes some minutes, 1 all.
+WANTED = os.environ.get("LIVENESS_HEAT", "") != "0"
+SHORT = os.environ.get("LIVENESS_HEAT", "") in ("", "short")
 
 _NEEDS_HEAT = {"cloud", "lab"}
 
@@ -27,30 +29,31 @@ _stuck: list[Stuck] = []
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
-        "markers", "heat: runs a real Heat; only if LIVENESS_HEAT is set"
+        "markers", "heat: runs a real Heat; not with LIVENESS_HEAT=0"
     )
 
 
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
-    """What needs a real Heat is a suite of its own: `make heat-e2e`."""
+    """The whole of what needs a real Heat is `make heat-e2e`; the short set is in the
+    ordinary suite, and last: it makes an environment and servers of its own."""
     here = Path(__file__).parent
     left_out = []
+    last = []
     for item in items:
         if here in item.path.parents and _NEEDS_HEAT & set(item.fixturenames):
             item.add_marker(pytest.mark.heat)
             item.add_marker(pytest.mark.timeout(SECONDS))
-            if not WANTED:
-                left_out.append(item)
+            (last if WANTED else left_out).append(item)
     if left_out:
         config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
+    items[:] = [item for item in items if item not in last + left_out] + last
 
 
 @pytest.fixture(scope="session")
 def cloud() -> Iterator[Cloud]:
-    reason = Cloud.available()
+    reason = Cloud.available() or _without_heat()
     if reason is not None:
         if os.environ.get("LIVENESS_REQUIRE_SERVERS", "") not in ("", "0"):
             pytest.fail(reason, pytrace=False)
@@ -61,6 +64,15 @@ def cloud() -> Iterator[Cloud]:
         yield cloud
     finally:
         cloud.close()
+
+
+def _without_heat() -> str | None:
+    """None, or why Heat cannot be installed: mostly, there is no network."""
+    try:
+        venv.liveness()
+    except LabError as error:
+        return f"Heat: {error}"
+    return None
 
 
 @pytest.fixture(scope="session")
