@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from liveness import Deadline, Done, Handler, Outcome, Park, Rearm, WhenOrphaned
+from liveness import (
+    Deadline,
+    Done,
+    Handler,
+    Outcome,
+    Park,
+    Rearm,
+    WhenOrphaned,
+    exceptions,
+)
 from liveness.heat import names, pause, scan, snapshots, timeouts
 
 if TYPE_CHECKING:
@@ -32,7 +42,9 @@ class ResourceAction(Handler):
         return timeouts.expired(self._engine, deadline, action)
 
     def orphaned(self, deadline: Deadline) -> Outcome:
-        return self._recover(names.Action.load(deadline.payload))
+        action = names.Action.load(deadline.payload)
+        _look_further(self._engine, action.engine)
+        return self._recover(action)
 
     def _recover(self, action: names.Action) -> Outcome:
         if pause.paused(self._engine.live):
@@ -84,6 +96,7 @@ class StackTimer(Handler):
         timer = names.Timer.load(deadline.payload)
         if pause.paused(self._engine.live):
             return Rearm(pause.LOOK_SECONDS)
+        _look_further(self._engine, timer.engine)
         recovery = self._engine.recovery
         outcome = recovery.stack(timer) if self._engine.settings.acts else None
         if outcome is not None:
@@ -99,6 +112,13 @@ class Retriggered(Handler):
 
     def expired(self, deadline: Deadline) -> Outcome:
         return Done()
+
+
+def _look_further(engine: HeatEngine, dead: str | None) -> None:
+    """What waited in the dead engine's queue is in no row of its own."""
+    if dead is not None and engine.settings.acts:
+        with contextlib.suppress(exceptions.LivenessError):
+            scan.after_death(engine, dead)
 
 
 def handlers(engine: HeatEngine) -> Iterator[Handler]:

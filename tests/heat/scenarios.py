@@ -519,6 +519,26 @@ def paused_past_its_lease(run: Run) -> None:
     run.expect(stack, COMPLETE)
 
 
+@scenario(
+    "right",
+    liveness__ttl=12,
+    liveness__beat_interval=2,
+    liveness__sweep_interval=1,
+)
+def paused_in_the_create_call(run: Run) -> None:
+    """An engine is stopped for longer than its lease after the cloud made a thing and
+    before its id is written down, then continued: it may not write it any more."""
+    stack = run.create(chain(2, "Plain", gap_secs=4), timeout_mins=4)
+    worker = run.at(stack, "create", "r0")
+    worker.stop()
+    until(lambda: not run.liveness or len(run.journal.of(stack, "create")) > 1, 40)
+    worker.cont()
+    # Unavoidable: nobody knew of the first, and nobody can find it by name.
+    run.expect(stack, COMPLETE, makes={"r0": 2}, leaks=1)
+    if run.liveness and "ORPHAN: " not in worker.master.log:
+        run.outcome.wrong.append("the fenced engine did not say what it left behind")
+
+
 @scenario("duplicated", liveness__ttl=30)
 def paused_and_pinged(run: Run) -> None:
     """An engine stopped for less than its lease while a user's update comes: Heat's
