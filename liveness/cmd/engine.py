@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging as std_logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from oslo_config import cfg
@@ -59,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except mistakes as error:
         base.fail(PROG, error)
         return 1
+    # oslo.service brings eventlet along, and a library of its imports it if it is there.
+    warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
     backend.init_backend(backend.BackendType.THREADING)
     from oslo_service import service
 

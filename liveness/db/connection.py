@@ -252,6 +252,7 @@ def one_line(error: BaseException) -> str:
     while origin is not None and getattr(origin, "orig", None) is not None:
         origin = origin.orig
     text = str(origin if origin is not None else error)
+    text = text.partition("(Background on this error at:")[0]
     return " ".join(text.split()) or type(error).__name__
 
 

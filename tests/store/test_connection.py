@@ -188,6 +188,7 @@ def test_a_full_pool_ends_the_wait_for_a_connection(database):
     with pool.connect(), ends_within(1), pytest.raises(Exception) as caught:
         pool.connect()
     assert is_database_error(caught.value)
+    assert "sqlalche.me" not in one_line(caught.value)
 
 
 @pytest.mark.parametrize("timeout", [0.2, 0.5, 1.0, 2.5])
