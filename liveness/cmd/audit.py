@@ -9,7 +9,7 @@ import dataclasses
 import json
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from liveness import exceptions
@@ -89,8 +89,8 @@ class Audit(app.Command):
         if args.wait and not args.recover:
             raise app.Usage("--wait goes with --recover")
         for code in args.ignore:
-            if code not in audit.REMEDIES:
-                known = ", ".join(audit.REMEDIES)
+            if code not in self.remedies():
+                known = ", ".join(self.remedies())
                 raise app.Usage(f"there is no code {code!r}; there are {known}")
         settings = self.settings(args)
         found = self._look(args, settings)
@@ -102,13 +102,19 @@ class Audit(app.Command):
         self._show(args, found, recovered, skipped)
         return FOUND if found else CLEAN
 
+    def remedies(self) -> Mapping[str, tuple[str, str]]:
+        """What there is to find: the severity of each code, and what to do."""
+        from liveness import audit
+
+        return audit.REMEDIES
+
     def _look(self, args: argparse.Namespace, settings: Settings) -> list[Finding]:
         from liveness import audit
         from liveness.clock import Clock
         from liveness.cmd.sweep import installed
 
         kinds = {*args.known_kind, *installed(settings)}
-        with _limited(args.timeout), self.database(args) as connection:
+        with limited(args.timeout), self.database(args) as connection:
             looked = audit.Audit(Clock(), settings, kinds).findings(connection)
             return [finding for finding in looked if finding.code not in args.ignore]
 
@@ -159,7 +165,7 @@ class Audit(app.Command):
 
 
 @contextlib.contextmanager
-def _limited(seconds: float) -> Iterator[None]:
+def limited(seconds: float) -> Iterator[None]:
     """End the block with an error after so long, whatever it waits for."""
 
     def over(number: int, frame: Any) -> None:

@@ -66,6 +66,11 @@ class Service:
     report_interval: int
 
 
+_RESOURCE = tuple(
+    getattr(models.Resource, field.name) for field in dataclasses.fields(Row)
+)
+
+
 class Rows:
     """Reads Heat's tables through Heat's own connections."""
 
@@ -111,6 +116,21 @@ class Rows:
             points=points,
         )
 
+    def locked(self, after: int) -> tuple[list[Row], int | None]:
+        """The resources that an engine has locked, among the next :data:`PAGE` rows,
+        and the id to go on after; None: that was the end."""
+        table = models.Resource
+        with _reading() as session:
+            rows = (
+                session.query(*_RESOURCE)
+                .filter(table.id > after)
+                .order_by(table.id)
+                .limit(PAGE)
+                .all()
+            )
+        found = [Row(*row) for row in rows if row.engine_id is not None]
+        return found, (rows[-1].id if len(rows) == PAGE else None)
+
     def services(self) -> list[Service]:
         """The engines in Heat's own table; those of dead ones stay in it."""
         table = models.Service
@@ -148,17 +168,7 @@ class Rows:
 
     def _resources(self, session: Any, stack_id: str) -> list[Row]:
         table = models.Resource
-        columns = (
-            table.id,
-            table.name,
-            table.action,
-            table.status,
-            table.engine_id,
-            table.atomic_key,
-            table.replaces,
-            table.replaced_by,
-        )
-        query = session.query(*columns).filter(table.stack_id == stack_id)
+        query = session.query(*_RESOURCE).filter(table.stack_id == stack_id)
         return [Row(*row) for row in query.limit(LIMIT + 1)]
 
     def _points(
