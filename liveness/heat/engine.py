@@ -7,7 +7,6 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 from heat.common import context
@@ -16,12 +15,12 @@ from oslo_config import cfg
 
 from liveness import Liveness, exceptions
 from liveness.conf import Settings
-from liveness.heat import names, rows, scan, timeouts
+from liveness.heat import names, rows, scan
 from liveness.heat.conf import HeatSettings
+from liveness.heat.guards import Guards
 from liveness.heat.handlers import handlers
 from liveness.heat.peers import Life, Peers
 from liveness.heat.recover import Recovery
-from liveness.heat.resume import FOR_EVER
 
 LOG = logging.getLogger(__name__)
 
@@ -52,11 +51,11 @@ class HeatEngine:
         self._conf = conf
         self.live = Liveness(Settings.from_conf(conf))
         self.peers = Peers(self.live.settings)
+        self.guards = Guards(self.live, self.settings.resource_timeout)
         self.recovery = Recovery(
-            engine_id, threads, self.settings, self.is_dead, self.live
+            engine_id, threads, self.settings, self.is_dead, self.live, self.guards
         )
         self._ended = threading.Event()
-        self.runs = timeouts.Runs()
 
     # --- life -----------------------------------------------------------------
 
@@ -123,14 +122,20 @@ class HeatEngine:
             "Engine %s is about to be ended with %d resource actions still running:"
             " they are handed over.",
             self.engine_id,
-            len(self.runs),
+            len(self.guards),
         )
         self.live.stop(0.0)
         # They run on until the process ends, and others begin now.
         os._exit(0)
 
     def _fenced(self, reason: str) -> None:
-        LOG.error("Engine %s was fenced (%s): it ends.", self.engine_id, reason)
+        LOG.error(
+            "Engine %s was fenced (%s): it ends, with %d resource actions that others"
+            " go on with.",
+            self.engine_id,
+            reason,
+            len(self.guards),
+        )
         os._exit(1)
 
     # --- trust ----------------------------------------------------------------
@@ -184,30 +189,3 @@ class HeatEngine:
             LOG.warning("The dead lock of resource %s: %s", resource_id, error)
             return False
         return True
-
-    # --- what it writes down ----------------------------------------------------
-
-    @contextlib.contextmanager
-    def guard(
-        self, kind: str, what: names.Action | names.SnapshotDelete
-    ) -> Iterator[None]:
-        """Run the block with ``what`` written down. It runs all the same when that
-        fails."""
-        key = what.new_key()
-        due_in = FOR_EVER
-        if kind == names.ACTION and self.settings.resource_timeout:
-            due_in = self.settings.resource_timeout
-        with contextlib.ExitStack() as armed, self.runs.running(key):
-            try:
-                armed.enter_context(
-                    self.live.guard(kind, key, due_in=due_in, payload=what.dump())
-                )
-            except exceptions.LivenessError as error:
-                LOG.warning("%s is not guarded: %s", what.node, error)
-            try:
-                yield
-            finally:
-                try:
-                    armed.close()
-                except exceptions.LivenessError as error:
-                    LOG.warning("%s: %s", what.node, error)

@@ -16,7 +16,7 @@ from heat.engine import check_resource, resource, service, stack, worker
 from heat.rpc import listener_client
 from oslo_config import cfg
 
-from liveness.heat import names, timeouts, timers
+from liveness.heat import guards, names, timers
 from liveness.heat.engine import HeatEngine, current
 from liveness.heat.peers import Life
 
@@ -29,7 +29,7 @@ def install() -> None:
     _wrap(worker.WorkerService, "check_resource", run_action)
     _wrap(worker.WorkerService, "check_resource_delete_snapshot", run_snapshot)
     _wrap(service.EngineService, "stop", stop)
-    _wrap(service.ThreadGroupManager, "add_msg_queue", timeouts.catch_queue)
+    _wrap(service.ThreadGroupManager, "add_msg_queue", guards.catch_queue)
     _wrap(resource.Resource, "resource_id_set", write_physical_id)
     _wrap(listener_client.EngineListenerClient, "__init__", remember_engine)
     _wrap(listener_client.EngineListenerClient, "is_alive", is_alive)
@@ -98,7 +98,7 @@ def run_action(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         engine=engine.engine_id,
         host=engine.host,
     )
-    with engine.guard(names.ACTION, action):
+    with engine.guards.guard(names.ACTION, action):
         return original(*args, **kwargs)
 
 
@@ -110,7 +110,7 @@ def run_snapshot(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any
     values = _arguments(original, args, kwargs)
     fields = dataclasses.fields(names.SnapshotDelete)
     part = names.SnapshotDelete(**{field.name: values[field.name] for field in fields})
-    with engine.guard(names.SNAPSHOT, part):
+    with engine.guards.guard(names.SNAPSHOT, part):
         return original(*args, **kwargs)
 
 

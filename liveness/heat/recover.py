@@ -22,6 +22,7 @@ from oslo_config import cfg
 from liveness import Done, Liveness, Outcome, Rearm, exceptions
 from liveness.heat import gone, lookups, names, resume, rows, snapshots, stacks
 from liveness.heat.conf import HeatSettings
+from liveness.heat.guards import Guards
 from liveness.heat.names import Action, Timer
 from liveness.heat.rate import Limiter
 
@@ -29,6 +30,9 @@ LOG = logging.getLogger(__name__)
 
 LOOKS = 5
 """Times that a row which moved meanwhile is looked at again at once."""
+
+DIED = "died during"
+"""In the reason of a row that was set to FAILED because its engine died."""
 
 WAIT_SECONDS = 2.0
 """Until a parent looks again whether its nested stack is free."""
@@ -84,14 +88,16 @@ class Recovery:
         settings: HeatSettings,
         is_dead: Callable[[str], bool],
         live: Liveness | None = None,
+        guards: Guards | None = None,
     ) -> None:
         """``threads``: the engine's ThreadGroupManager. ``is_dead(engine_id)``: nothing
-        of that engine can be running any more. ``live``: the engine's Liveness, for
-        guards of what is resumed and for counting attempts; None: neither is done."""
+        of that engine can be running any more. ``live`` and ``guards``: the engine's,
+        for counting attempts and for what is resumed; None: neither is done."""
         self.me = me
         self.host = socket.gethostname()
         self.threads = threads
         self.live = live
+        self.guards = guards
         self._settings = settings
         self.is_dead = is_dead
         self._limiter = Limiter(
@@ -120,7 +126,10 @@ class Recovery:
                 LOG.info("%s: %s", action.node, moved)
         raise rows.Lost(f"{action.node} keeps moving")
 
-    def _action(self, action: Action) -> Outcome:
+    def _action(
+        self, action: Action, is_dead: Callable[[str], bool] | None = None
+    ) -> Outcome:
+        is_dead = is_dead or self.is_dead
         row = rows.find(action.resource)
         if row is None:
             return gone.resource(self, action)
@@ -128,7 +137,7 @@ class Recovery:
         if case is None:
             return Done()
         row, stack = case.row, case.stack
-        if row.engine_id is not None and not self.is_dead(row.engine_id):
+        if row.engine_id is not None and not is_dead(row.engine_id):
             return Done()  # somebody is at it, under a deadline of his own
         if action.found and action.engine not in (None, row.engine_id):
             return Done()  # its lock has been taken care of
@@ -161,6 +170,9 @@ class Recovery:
         rsrc = self._load(case)
         if row.physical_resource_id is None:
             return self._create_without_id(case, rsrc)
+        if case.node is None or not case.node.is_update:
+            self._set_failed(case)  # nobody wants it any more
+            return self.send(case)
         if self._data(case) is not None and self._is_resumed(rsrc):
             return self._resume(case)
         if isinstance(rsrc, stack_resource.StackResource):
@@ -210,6 +222,8 @@ class Recovery:
         """It failed, and the stack was not told. But if it failed in an earlier
         operation, this one has not begun with it."""
         row, stack = case.row, case.stack
+        if DIED in (row.status_reason or ""):
+            return self._failed_by_us(case)
         begun = stack.updated_time or stack.created_time
         if stack.action == stack.CHECK or (row.updated_at or begun) < begun:
             return self._free(case)
@@ -217,6 +231,12 @@ class Recovery:
             rows.swap(row, engine_id=None)
         stack.mark_failed(f"Resource {row.action} failed: {row.status_reason}")
         return Done()
+
+    def _failed_by_us(self, case: Case) -> Outcome:
+        """A recovery was cut short after it set the row to FAILED."""
+        if case.row.action != "CREATE" or _is_nested(self._load(case)):
+            return self.send(case)
+        return self.replace(case)
 
     def _free(self, case: Case) -> Outcome:
         """Clear the dead lock, if there is one, and send the message again."""
@@ -354,37 +374,42 @@ class Recovery:
             raise rows.Lost(f"resource {case.row.id} is gone")
         return dataclasses.replace(case, row=row, stack=stack, graph=rows.Graph(stack))
 
-    # --- too long ------------------------------------------------------------------
+    # --- actions of this engine, which lives ---------------------------------------
 
-    def timed_out(self, action: Action) -> Outcome:
-        """The action took too long and was cancelled: once more."""
+    def aftermath(self, action: Action) -> Outcome:
+        """An action of this engine has ended in an error, or was cancelled because it
+        took too long: see to it that somebody heard of it."""
         for _ in range(LOOKS):
-            case = self._stopped(action)
-            if case is None:
-                return Done()
             try:
-                return self._once_more(case)
+                return self._cancelled(action) or self._action(action, self._is_over)
             except rows.Lost as moved:
                 LOG.info("%s: %s", action.node, moved)
         raise rows.Lost(f"{action.node} keeps moving")
 
     def hangs(self, action: Action) -> Outcome:
         """The action cannot even be cancelled: take the resource away from it."""
-        case = self._stopped(action, self.me)
-        if case is None:
-            return Done()
-        return self._fail(case, "it hangs")
-
-    def _stopped(self, action: Action, holder: str | None = None) -> Case | None:
-        """The case, if the stack still waits for it and nobody but ``holder`` has it
-        in hand."""
-        row = rows.find(action.resource) if action.node_type == "resource" else None
+        row = rows.find(action.resource)
         case = None if row is None else self._look(action, row)
         if case is None or case.stack.status != case.stack.IN_PROGRESS:
+            return Done()
+        if case.row.engine_id != self.me:
+            return Done()
+        return self._fail(dataclasses.replace(case, late=True), "it hangs")
+
+    def _is_over(self, engine_id: str) -> bool:
+        return engine_id == self.me or self.is_dead(engine_id)
+
+    def _cancelled(self, action: Action) -> Outcome | None:
+        """Once more what was cancelled; None when that is not what happened."""
+        row = rows.find(action.resource) if action.node_type == "resource" else None
+        if row is None or row.status != "FAILED" or row.engine_id is not None:
             return None
-        if case.row.engine_id != holder or case.row.status == "COMPLETE":
+        if "aborted" not in (row.status_reason or ""):  # the word is Heat's
             return None
-        return dataclasses.replace(case, late=True)
+        case = self._look(action, row)
+        if case is None or case.stack.status != case.stack.IN_PROGRESS:
+            return None
+        return self._once_more(dataclasses.replace(case, late=True))
 
     def _once_more(self, case: Case) -> Outcome:
         if case.row.action == "CREATE":

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-FOR_EVER = 30 * 86400.0
-"""Seconds until an action is due: it is there for its orphan's sake."""
-
 
 def resources_of(data: dict[Any, Any]) -> dict[str, Any]:
     """What the node's input data says of the resources that it needs."""
@@ -59,23 +56,18 @@ class Resumption:
         finally:
             self.taken.set(False)
 
-    @contextlib.contextmanager
-    def _guard(self) -> Iterator[None]:
-        live, case = self._recovery.live, self._case
-        if live is None:
-            yield
-            return
+    def _guard(self) -> contextlib.AbstractContextManager[None]:
+        recovery, case = self._recovery, self._case
+        if recovery.guards is None:
+            return contextlib.nullcontext()
         action = names.Action(
             resource=case.row.id,
             traversal=case.stack.current_traversal,
             is_update=True,
-            engine=self._recovery.me,
-            host=self._recovery.host,
+            engine=recovery.me,
+            host=recovery.host,
         )
-        with live.guard(
-            names.ACTION, action.new_key(), due_in=FOR_EVER, payload=action.dump()
-        ):
-            yield
+        return recovery.guards.guard(names.ACTION, action)
 
     def _take(self) -> Any | None:
         """The resource, ours and loaded; None when somebody was quicker."""

@@ -85,11 +85,6 @@ class Master:
         return Member.of(self._child.pid)
 
     @property
-    def log(self) -> str:
-        """All that it and its workers have said."""
-        return self._group.log(self.name).read_text(errors="replace")
-
-    @property
     def running(self) -> bool:
         return self._child is not None and self._child.poll() is None
 
