@@ -516,8 +516,13 @@ class Recovery:
         """Count one more attempt at the node; None when there were enough."""
         if self.live is None:
             return 2
-        stack = case.stack
-        action = dataclasses.replace(case.action, traversal=stack.current_traversal)
+        stack, node = case.stack, case.node
+        # By the node, not the row: a replacement is the same work once more.
+        action = Action(
+            node.rsrc_id if node is not None else case.target,
+            stack.current_traversal,
+            node is None or node.is_update,
+        )
         for number in range(2, self._most_attempts + 1):
             try:
                 self.live.arm(
