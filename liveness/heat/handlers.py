@@ -31,6 +31,10 @@ class ResourceAction(Handler):
 
     kind = names.ACTION
     when_orphaned = WhenOrphaned.RETRIGGER
+    # Keystone or the queue may be away for some minutes.
+    max_attempts = 8
+    backoff_initial = 2.0
+    backoff_max = 60.0
 
     def __init__(self, engine: HeatEngine) -> None:
         self._engine = engine

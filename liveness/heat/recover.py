@@ -21,6 +21,7 @@ from oslo_config import cfg
 
 from liveness import Done, Liveness, Outcome, Rearm, exceptions
 from liveness.heat import gone, lookups, names, resume, rows, snapshots, stacks
+from liveness.heat.case import DIED, Case, is_nested, resources_of
 from liveness.heat.conf import HeatSettings
 from liveness.heat.guards import Guards
 from liveness.heat.names import Action, Timer
@@ -31,51 +32,8 @@ LOG = logging.getLogger(__name__)
 LOOKS = 5
 """Times that a row which moved meanwhile is looked at again at once."""
 
-DIED = "died during"
-"""In the reason of a row that was set to FAILED because its engine died."""
-
 WAIT_SECONDS = 2.0
 """Until a parent looks again whether its nested stack is free."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """A resource that a dead engine had, as Heat's rows are now.
-
-    ``target`` is the row's id that the graph knows: what the row replaces, for a row
-    that is a replacement. ``late``: its engine lives, and was too slow."""
-
-    action: Action
-    row: Any
-    stack: Any
-    graph: rows.Graph
-    late: bool = False
-
-    @property
-    def target(self) -> int:
-        for is_update in (True, False):
-            if self.graph.node(self.row.id, is_update) is not None:
-                return int(self.row.id)
-        return int(self.row.replaces or self.row.id)
-
-    @property
-    def node(self) -> Any | None:
-        """The node that waits for this resource in the current traversal: the one that
-        the dead engine was at; in a later traversal the update, if it has one."""
-        graph, action = self.graph, self.action
-        if action.traversal == self.stack.current_traversal:
-            return graph.node(self.target, action.is_update)
-        update = graph.node(self.target, True)
-        return update or graph.node(self.target, False)
-
-    @property
-    def who(self) -> str:
-        """For the event: who died."""
-        if self.action.engine is None:
-            return "no engine was working on it any more"
-        if self.late:
-            return f"it took too long in engine {self.action.engine}"
-        return f"engine {self.action.engine} on {self.action.host} died"
 
 
 class Recovery:
@@ -145,7 +103,11 @@ class Recovery:
             return self._leave(case)
         if stack.has_timed_out():
             return Done()  # its timer does the rest; no message may go out any more
-        if self._untouched(case):
+        if not case.waits and row.engine_id is None:
+            return Done()
+        if self._settings.untouched_tag in (stack.tags or ()):
+            return Done()  # it fails when its time is over
+        if row.status == "IN_PROGRESS" and case.type in self._settings.untouched_types:
             return self._fail(case, "it is not to be retried")
         step = STEPS.get((row.action, row.status), Recovery._free)
         return step(self, case)
@@ -167,13 +129,13 @@ class Recovery:
         row, stack = case.row, case.stack
         if stack.action == stack.ADOPT:
             return self._adopt(case)
-        rsrc = self._load(case)
+        rsrc = case.load()
         if row.physical_resource_id is None:
             return self._create_without_id(case, rsrc)
         if case.node is None or not case.node.is_update:
             self._set_failed(case)  # nobody wants it any more
             return self.send(case)
-        if self._data(case) is not None and self._is_resumed(rsrc):
+        if case.data is not None and self._is_resumed(rsrc):
             return self._resume(case)
         if isinstance(rsrc, stack_resource.StackResource):
             return self._create_nested(case)
@@ -182,7 +144,7 @@ class Recovery:
     def _create_without_id(self, case: Case, rsrc: Any) -> Outcome:
         """Nothing is known of what it made: look for what can be found, or again."""
         row = case.row
-        if _is_nested(rsrc):
+        if is_nested(rsrc):
             made = rows.child_of(row.stack_id, row.name)
         else:
             made = lookups.find(rsrc)
@@ -216,25 +178,26 @@ class Recovery:
 
     def _adopt(self, case: Case) -> Outcome:
         """What is to be adopted is in no row: a repetition would make new things."""
+        if case.stack.action != case.stack.ADOPT:
+            self._set_failed(case)  # the user has thought better of it
+            return self.send(case)
         return self._fail(case, "an ADOPT cannot be repeated")
 
     def _failed(self, case: Case) -> Outcome:
-        """It failed, and the stack was not told. But if it failed in an earlier
-        operation, this one has not begun with it."""
-        row, stack = case.row, case.stack
+        """It failed, and the stack was not told."""
+        row = case.row
         if DIED in (row.status_reason or ""):
             return self._failed_by_us(case)
-        begun = stack.updated_time or stack.created_time
-        if stack.action == stack.CHECK or (row.updated_at or begun) < begun:
+        if not case.failed_now:
             return self._free(case)
         if row.engine_id is not None:
             rows.swap(row, engine_id=None)
-        stack.mark_failed(f"Resource {row.action} failed: {row.status_reason}")
+        case.stack.mark_failed(f"Resource {row.action} failed: {row.status_reason}")
         return Done()
 
     def _failed_by_us(self, case: Case) -> Outcome:
         """A recovery was cut short after it set the row to FAILED."""
-        if case.row.action != "CREATE" or _is_nested(self._load(case)):
+        if case.row.action != "CREATE" or is_nested(case.load()):
             return self.send(case)
         return self.replace(case)
 
@@ -257,18 +220,13 @@ class Recovery:
 
     def _resume(self, case: Case) -> Outcome:
         """Wait for what the dead engine began, as it would have."""
-        attempt = self._count(case)
-        if attempt is None:
-            return self._give_up(case)
         self._wait_turn(case)
-        most = self._most_attempts
-        if not resume.begin(self, case, self._data(case) or {}):
-            raise rows.Lost(f"resource {case.row.id} has moved on")
-        rows.tell(
-            case.stack,
-            case.row,
-            f"{case.who}; its CREATE is waited for, attempt {attempt} of {most}",
-        )
+        begun = resume.begin(self, case)
+        match begun:
+            case resume.Begun.ENOUGH:
+                return self._give_up(case)
+            case resume.Begun.LOST:
+                raise rows.Lost(f"resource {case.row.id} has moved on")
         return Done()
 
     def _replace(self, case: Case) -> Outcome:
@@ -280,12 +238,12 @@ class Recovery:
         """Make the replacement of a failed row, and send the message for that one: a
         message for the failed row would make another each time it comes."""
         case = self._again(case)
-        node, data = case.node, self._data(case)
+        node, data = case.node, case.data
         if node is None or data is None:
             return Done()  # it is replaced when its turn comes
         target = dataclasses.replace(case, row=rows.find(case.target))
-        rsrc = self._load(target)
-        needs = {d.primary_key for d in resume.resources_of(data).values() if d}
+        rsrc = target.load()
+        needs = {d.primary_key for d in resources_of(data).values() if d}
         try:
             new = rsrc.make_replacement(case.stack.t.id, needs)
         except exception.UpdateInProgress:
@@ -297,12 +255,9 @@ class Recovery:
     def send(self, case: Case) -> Outcome:
         """Send the message of the node that waits, once it has all it needs."""
         case = self._again(case)
-        stack, node = case.stack, case.node
-        if stack.status != stack.IN_PROGRESS or node is None:
-            return Done()
-        data = self._data(case)
-        if data is None or (case.row.status == "COMPLETE" and case.graph.told(node)):
-            return Done()  # it comes when its turn comes, or is done
+        stack, node, data = case.stack, case.node, case.data
+        if stack.status != stack.IN_PROGRESS or not case.waits or data is None:
+            return Done()  # it comes when its turn comes, or is over
         if case.row.status == "COMPLETE" and self._tell_the_rest(case, node):
             return Done()
         abandon = self._abandon(case)
@@ -310,18 +265,20 @@ class Recovery:
             return self._fail(case, "it is not known whether it is to be kept")
         if stack.action == stack.ADOPT:
             return self._adopt(case)
-        attempt = self._count(case)
+        context = _context_of(stack)  # may fail, and then nothing was attempted
+        self._wait_turn(case)
+        attempt = self.count(case)
         if attempt is None:
             return self._give_up(case)
-        self._wait_turn(case)
-        rows.tell(
-            stack,
-            case.row,
-            f"{case.who}; {_doing(stack, node)} retriggered,"
-            f" attempt {attempt} of {self._most_attempts}",
-        )
-        self.cast(case, node, data, abandon)
+        self.tell(case, f"{case.doing} retriggered", attempt)
+        self._cast(case, context, abandon)
         return Done()
+
+    def tell(self, case: Case, what: str, attempt: int) -> None:
+        """Tell the user."""
+        most = self._most_attempts
+        text = f"{case.who}; {what}, attempt {attempt} of {most}"
+        rows.tell(case.stack, case.row, text)
 
     def _tell_the_rest(self, case: Case, node: Any) -> bool:
         """Where only some successors know of the node, tell only the others: one that
@@ -329,7 +286,7 @@ class Recovery:
         untold, everybody = case.graph.successors(node)
         if len(untold) == len(everybody):
             return False
-        rsrc = self._load(case)
+        rsrc = case.load()
         gone.propagate(case.graph, node, untold, case.row.id, rsrc, self._abandon(case))
         return True
 
@@ -337,26 +294,26 @@ class Recovery:
         """Send the message again without counting it: it may have been lost, or what
         it is for is done already."""
         case = self._again(case)
-        node, data, abandon = case.node, self._data(case), self._abandon(case)
-        if node is not None and data is not None and abandon is not None:
-            self.cast(case, node, data, abandon)
+        abandon = self._abandon(case)
+        if case.data is not None and abandon is not None:
+            self._cast(case, _context_of(case.stack), abandon)
 
     def cast_if_ready(self, action: Action, row: Any) -> None:
         """Send the message of a row that nobody has begun, if its turn has come."""
         case = self._look(action, row)
-        if case is not None and self._data(case) is not None:
+        if case is not None and case.data is not None:
             self._wait_turn(case)
             self.resend(case)
 
-    def cast(self, case: Case, node: Any, data: dict[Any, Any], abandon: bool) -> None:
-        """Send the message."""
-        stack, extra = case.stack, case.graph.extra_of(node)
-        deletes = stack.action == stack.DELETE
+    def _cast(self, case: Case, context: Any, abandon: bool) -> None:
+        stack, node = case.stack, case.node
+        assert node is not None
+        extra = case.graph.extra_of(node)
         worker_client.WorkerClient().check_resource(
-            rows.trust_context(stack.context) if deletes else stack.context,
+            context,
             case.row.id,
             stack.current_traversal,
-            sync_point.serialize_input_data(data),
+            sync_point.serialize_input_data(case.data),
             node.is_update,
             None,
             stack.converge,
@@ -444,17 +401,9 @@ class Recovery:
 
     # --- questions ---------------------------------------------------------------
 
-    def _untouched(self, case: Case) -> bool:
-        stack, row = case.stack, case.row
-        if self._settings.untouched_tag in (stack.tags or ()):
-            return True
-        if not self._settings.untouched_types:
-            return False
-        return _type_of(stack, row.name) in self._settings.untouched_types
-
     def _is_resumed(self, rsrc: Any) -> bool:
         """Whether a create is finished by asking the cloud, not made again."""
-        if _is_nested(rsrc):
+        if is_nested(rsrc):
             check = stack_resource.StackResource.check_create_complete
             return type(rsrc).check_create_complete is check
         own = type(rsrc).needs_replace_failed
@@ -462,21 +411,6 @@ class Recovery:
             own is not resource.Resource.needs_replace_failed
             or rsrc.type() in self._settings.resumed_types
         )
-
-    def _data(self, case: Case) -> dict[Any, Any] | None:
-        return None if case.node is None else case.graph.input_of(case.node)
-
-    def _load(self, case: Case) -> Any:
-        stack, node = case.stack, case.node
-        is_update = node is None or node.is_update
-        # What a clean-up is told are ids, and it needs none of them.
-        data = resume.resources_of(self._data(case) or {}) if is_update else {}
-        rsrc, definition, latest = resource.Resource.load(
-            stack.context, case.row.id, stack.current_traversal, is_update, data
-        )
-        rsrc.kept_alive = definition, latest  # it has only weak references to them
-        latest.thread_group_mgr = self.threads
-        return rsrc
 
     def _abandon(self, case: Case) -> bool | None:
         """Whether what is deleted is to be kept in the cloud; None: nobody knows."""
@@ -512,7 +446,7 @@ class Recovery:
     def _most_attempts(self) -> int:
         return 5 if self.live is None else self.live.settings.max_attempts
 
-    def _count(self, case: Case) -> int | None:
+    def count(self, case: Case) -> int | None:
         """Count one more attempt at the node; None when there were enough."""
         if self.live is None:
             return 2
@@ -576,24 +510,23 @@ STEPS: dict[tuple[str, str], Callable[[Recovery, Case], Outcome]] = {
     ("SNAPSHOT", "IN_PROGRESS"): Recovery._free,
     **{
         (action, "FAILED"): Recovery._failed
-        for action in ("CREATE", "UPDATE", "DELETE", "SUSPEND", "RESUME", "CHECK")
+        for action in (
+            "CREATE",
+            "UPDATE",
+            "DELETE",
+            "SUSPEND",
+            "RESUME",
+            "CHECK",
+            "SNAPSHOT",
+        )
     },
 }
 """By action and status of the row; for all others the lock is cleared and the message
 sent again."""
 
 
-def _is_nested(rsrc: Any) -> bool:
-    return isinstance(rsrc, stack_resource.StackResource)
-
-
-def _type_of(stack: Any, name: str) -> str:
-    try:
-        return str(stack.defn.resource_definition(name).resource_type)
-    except KeyError:
-        return ""
-
-
-def _doing(stack: Any, node: Any) -> str:
-    """What the node's message makes an engine do, in the user's words."""
-    return str(stack.action) if node.is_update else f"{stack.action} (clean-up)"
+def _context_of(stack: Any) -> Any:
+    """What the stack's messages are sent with. Only a DELETE needs a fresh token."""
+    if stack.action == stack.DELETE:
+        return rows.trust_context(stack.context)
+    return stack.context

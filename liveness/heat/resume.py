@@ -3,58 +3,71 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import functools
 import logging
 import queue
-import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from heat.common import exception
-from heat.engine import check_resource, node_data, resource, scheduler
+from heat.engine import check_resource, resource, scheduler
 
 from liveness.heat import names, rows
+from liveness.heat.case import Case, resources_of
 
 if TYPE_CHECKING:
-    from liveness.heat.recover import Case, Recovery
+    from liveness.heat.recover import Recovery
 
 LOG = logging.getLogger(__name__)
 
 
-def resources_of(data: dict[Any, Any]) -> dict[str, Any]:
-    """What the node's input data says of the resources that it needs."""
-    found: dict[str, Any] = node_data.load_resources_data(data)
-    return found
+class Begun(enum.Enum):
+    """What came of the beginning."""
+
+    TAKEN = enum.auto()
+    """The lock is ours, and a thread is at it."""
+
+    LOST = enum.auto()
+    """Somebody else has it."""
+
+    ENOUGH = enum.auto()
+    """There were attempts enough."""
 
 
-def begin(recovery: Recovery, case: Case, data: dict[Any, Any]) -> bool:
-    """Take the row's lock over in one step, and go on in a thread of Heat's. False:
-    somebody else has it."""
-    resumption = Resumption(recovery, case, data)
+def begin(recovery: Recovery, case: Case) -> Begun:
+    """Take the row's lock over in one step, and go on in a thread of Heat's.
+
+    Raises what Heat raises while the resource is loaded: nothing was done.
+    """
+    resumption = Resumption(recovery, case)
     recovery.threads.start(case.stack.id, resumption.run)
-    return resumption.taken.result()
+    return resumption.begun.result()
 
 
 class Resumption:
     """One create that is waited for. It stands under a deadline of its own."""
 
-    def __init__(self, recovery: Recovery, case: Case, data: dict[Any, Any]) -> None:
+    def __init__(self, recovery: Recovery, case: Case) -> None:
         self._recovery = recovery
         self._case = case
-        self._data = data
-        self.taken: Taken = Taken()
+        self.begun: Future[Begun] = Future()
 
     def run(self) -> None:
         """The body of the thread."""
         try:
             with self._guard():
-                rsrc = self._take()
-                if rsrc is not None:
+                rsrc = self._case.load()
+                begun = self._take(rsrc)
+                self.begun.set_result(begun)
+                if begun is Begun.TAKEN:
                     self._finish(rsrc)
-        except Exception:
-            LOG.exception("Resource %s could not be resumed.", self._case.row.id)
-        finally:
-            self.taken.set(False)
+        except Exception as error:
+            if self.begun.done():
+                LOG.exception("Resource %s could not be resumed.", self._case.row.id)
+            else:
+                self.begun.set_exception(error)
 
     def _guard(self) -> contextlib.AbstractContextManager[None]:
         recovery, case = self._recovery, self._case
@@ -69,27 +82,22 @@ class Resumption:
         )
         return recovery.guards.guard(names.ACTION, action)
 
-    def _take(self) -> Any | None:
-        """The resource, ours and loaded; None when somebody was quicker."""
-        case, data = self._case, resources_of(self._data)
-        rsrc, self._definition, self._stack = resource.Resource.load(
-            case.stack.context,
-            case.row.id,
-            case.stack.current_traversal,
-            True,
-            data,
-        )
-        self._stack.thread_group_mgr = self._recovery.threads
+    def _take(self, rsrc: Any) -> Begun:
+        recovery, case = self._recovery, self._case
+        attempt = recovery.count(case)
+        if attempt is None:
+            return Begun.ENOUGH
         try:
             # From the dead engine to us at once: free in between, it would be stolen.
-            rows.swap(case.row, engine_id=self._recovery.me)
+            rows.swap(case.row, engine_id=recovery.me)
         except rows.Lost:
-            return None
-        rsrc._calling_engine_id = self._recovery.me
+            return Begun.LOST
+        rsrc._calling_engine_id = recovery.me
         rsrc._atomic_key = (case.row.atomic_key or 0) + 1
-        rsrc.requires = {d.primary_key for d in data.values() if d is not None}
-        self.taken.set(True)
-        return rsrc
+        needed = resources_of(case.data or {}).values()
+        rsrc.requires = {d.primary_key for d in needed if d is not None}
+        recovery.tell(case, "its CREATE is waited for", attempt)
+        return Begun.TAKEN
 
     def _finish(self, rsrc: Any) -> None:
         try:
@@ -99,7 +107,7 @@ class Resumption:
             self._recovery.resend(self._case)
         except scheduler.Timeout:
             self._failed(rsrc, "Timed out")
-            self._stack.mark_failed("Timed out")
+            rsrc.stack.mark_failed("Timed out")
         except exception.UpdateInProgress:
             LOG.warning("Resource %s was taken from us.", rsrc.id)
         except Exception as error:
@@ -114,7 +122,7 @@ class Resumption:
         threads.add_msg_queue(stack_id, messages)
         try:
             scheduler.TaskRunner(self._task, rsrc)(
-                timeout=self._stack.time_remaining(),
+                timeout=rsrc.stack.time_remaining(),
                 progress_callback=functools.partial(
                     check_resource._check_for_message, messages
                 ),
@@ -142,30 +150,11 @@ class Resumption:
         if isinstance(error, exception.ResourceInError) or _not_found(rsrc, error):
             self._recovery.replace(self._case)
         else:
-            self._stack.mark_failed(f"Resource CREATE failed: {failure}")
+            rsrc.stack.mark_failed(f"Resource CREATE failed: {failure}")
 
     @staticmethod
     def _failed(rsrc: Any, reason: str) -> None:
         rsrc.state_set(rsrc.CREATE, rsrc.FAILED, reason, lock=rsrc.LOCK_RELEASE)
-
-
-class Taken:
-    """Whether the lock was taken: set once, waited for by another thread."""
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-        self._value = False
-
-    def set(self, value: bool) -> None:
-        """The first value counts."""
-        if not self._event.is_set():
-            self._value = value
-            self._event.set()
-
-    def result(self) -> bool:
-        """Wait for it."""
-        self._event.wait()
-        return self._value
 
 
 def _not_found(rsrc: Any, error: Exception) -> bool:

@@ -174,12 +174,16 @@ class Run:
     def _settle(self, stack: str, states: tuple[str, ...], since: float) -> Stack:
         """Until it has ended, or nothing has moved for long enough since then."""
         patience = QUIET_SECONDS * (2 if self.liveness else 1)
+        ended: list[float] = []
 
         def over() -> bool:
             found = self.lab.stack(stack)
             if found.state in states and gone_if_deleted(found):
                 return True
-            last = max([since, *(line.at for line in self.journal.of(stack))])
+            if found.ended and not ended:
+                ended.append(time.time())
+            lines = self.journal.of(stack)
+            last = max([since, *(line.at for line in lines), *ended])
             # What has ended otherwise may go on: a rollback, or a delete.
             return time.time() - last > (8 if found.ended else patience)
 
