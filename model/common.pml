@@ -2,11 +2,13 @@
  * What all models share.
  *
  * say(text)            a step's words in a trace
+ * tell(text, who)      with who did it, or to what
  * witness(NAME, when)  with -DWITNESS the checker tells when it first comes here, so that
  *                      nothing is proven true by never happening
  * older(age, most)     an age counts up to the value at which it stops to matter
  */
 #define say(text) printf(text)
+#define tell(text, ...) printf(text, __VA_ARGS__)
 
 #ifdef WITNESS
 c_decl {

@@ -28,6 +28,8 @@
 #define POISONS 1
 #endif
 #define POISON(r) ((r) < POISONS)
+mtype = { poison, innocent };
+#define WHAT(r) (POISON(r) -> poison : innocent)
 
 #define ARMED   0
 #define CLAIMED 1
@@ -37,6 +39,7 @@
 #define A      0
 #define B      1
 #define NOBODY 2
+#define LETTER(i) (65 + (i))
 
 /* A statement of an engine. */
 #define IDLE     0
@@ -187,10 +190,17 @@ inline finish(by) {
     e[by].up = false; e[by].failing = false
 }
 
+#ifdef LATE
+#define LAST_LATE(i, r) (P(i, r).late_cur && row[r].attempts + 1 >= MOST)
+#else
+#define LAST_LATE(i, r) false
+#endif
+
 inline excuse(by) {
     for (x : 0 .. ROWS - 1) {
         if
-        :: row[x].owner == by && row[x].attempts >= MOST -> row[x].excused = true
+        :: (row[x].owner == by && row[x].attempts >= MOST) || LAST_LATE(by, x) ->
+            row[x].excused = true
         :: else
         fi
     }
@@ -206,7 +216,7 @@ end:
         CLAIMABLE(r) && ADMITTED(r) && MAY_FIRE(r) ->
         P(i, r).at = true; P(i, r).cur = true;
         e[i].does = CHOOSING;
-        say("engine is to claim a deadline\n")
+        tell("%c is to claim the %e\n", LETTER(i), WHAT(r))
     }
     :: d_step {
         e[i].up && e[i].does == IDLE && LOST(r) ->
@@ -216,33 +226,33 @@ end:
             P(i, r).at = true; P(i, r).cur = true;
             e[i].does = CHOOSING;
             witness(LOST_LAST_HELD, row[r].attempts >= MOST);
-            say("engine finds a claim of its own that it does not know\n")
+            tell("%c finds that it has claimed the %e unknowingly\n", LETTER(i), WHAT(r))
         :: else -> e[i].lost = false
         fi
     }
     :: d_step {
         e[i].up && e[i].does == CHOOSING && e[i].lost && LOST(r) && ADMITTED(r) ->
         P(i, r).at = true; P(i, r).cur = true;
-        say("engine finds another\n")
+        tell("%c finds that it has claimed the %e, too\n", LETTER(i), WHAT(r))
     }
     /* The handler. */
     :: d_step {
         e[i].up && P(i, r).hold == WAITS ->
         P(i, r).hold = RUNS;
-        say("engine calls the handler\n")
+        tell("%c calls the handler of the %e\n", LETTER(i), WHAT(r))
     }
     :: d_step {
         e[i].up && P(i, r).hold == RUNS && POISON(r) ->
+        tell("the handler kills %c\n", LETTER(i));
         row[r].kills++;
         assert(row[r].kills <= MOST);
         witness(KILLED_WITH_IT, row[ROWS - 1].owner == i);
-        say("the handler kills its engine\n");
         finish(i)
     }
     :: d_step {
         e[i].up && P(i, r).hold == RUNS && !POISON(r) ->
         P(i, r).hold = ANSWERED;
-        say("the handler is done\n")
+        tell("%c: the handler is done\n", LETTER(i))
     }
     :: d_step {
         e[i].up && P(i, r).hold == ANSWERED ->
@@ -255,7 +265,7 @@ end:
         :: else
         fi;
         drop(i, r);
-        say("its outcome is written\n")
+        tell("%c: the outcome is written\n", LETTER(i))
     }
     :: d_step {
         e[i].up && P(i, r).hold == WAITS && !calm ->
@@ -268,7 +278,7 @@ end:
         fi;
         drop(i, r);
         witness(WITHDRAWN, true);
-        say("engine gives back what has not started\n")
+        tell("%c gives the %e back, not started\n", LETTER(i), WHAT(r))
     }
     /* A pass finds it hopeless. */
     :: d_step {
@@ -276,7 +286,7 @@ end:
         NOBODY_RUNS(r) ->
         row[r].state = PARKED; row[r].owner = NOBODY;
         touch(r);
-        say("engine parks a deadline\n");
+        tell("%c parks the %e\n", LETTER(i), WHAT(r));
         witness(POISON_PARKED, POISON(r));
         witness(INNOCENT_PARKED, !POISON(r));
         assert(POISON(r) || row[r].excused)            /* invariant 7 */
@@ -300,7 +310,7 @@ end:
 proctype Life(byte i) {
 end:
     do
-    :: d_step { e[i].does == CHOOSING -> e[i].does = SENT; say("engine sends it\n") }
+    :: d_step { e[i].does == CHOOSING -> e[i].does = SENT; tell("%c sends it\n", LETTER(i)) }
     :: d_step {
         e[i].does == SENT ->
         EXECUTE(i, at, cur, i, (e[i].lost -> AT_HOLD_LOST : AT_CLAIM));
@@ -322,13 +332,13 @@ end:
         if :: e[i].lost -> e[i].failing = false :: else fi;
 #endif
         rest(i);
-        say("engine holds what it has claimed\n")
+        tell("%c holds what it has claimed\n", LETTER(i))
     }
     :: d_step {
         e[i].does >= SENT && !calm ->
         rest(i);
         e[i].failing = true;
-        say("engine: no answer comes\n")
+        tell("%c: no answer comes\n", LETTER(i))
     }
 #ifdef LATE
     :: d_step {
@@ -341,7 +351,7 @@ end:
         late[i] = true;
         rest(i);
         e[i].failing = true;
-        say("engine gives up a claim that is still on its way\n")
+        tell("%c gives up a claim that is still on its way\n", LETTER(i))
     }
     :: d_step {
         late[i] ->
@@ -356,15 +366,15 @@ end:
     :: d_step {
         e[i].up && e[i].failing && e[i].does == IDLE && !ANY(LOST) ->
         e[i].failing = false;
-        say("engine: nothing was claimed unknowingly\n")
+        tell("%c: nothing was claimed unknowingly\n", LETTER(i))
     }
     :: d_step {
         e[i].up && !calm ->
         excuse(i);
         finish(i);
-        say("engine dies of something else, or is fenced\n")
+        tell("%c dies of something else, or is fenced\n", LETTER(i))
     }
-    :: d_step { !e[i].up -> e[i].up = true; say("engine starts anew\n") }
+    :: d_step { !e[i].up -> e[i].up = true; tell("%c starts anew\n", LETTER(i)) }
     od
 }
 

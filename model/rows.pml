@@ -30,6 +30,7 @@
 #define B 1
 #define C 2
 #define NOBODY 3
+#define LETTER(i) (65 + (i))
 
 /* A row's state. */
 #define NONE    0            /* not armed yet */
@@ -301,88 +302,88 @@ end:
         SWEEPS && row[r].owner == i && row[r].state == ARMED &&
         (row[r].due > 0 || !calm) ->
         send(CLAIM_OWN, r);
-        say("engine claims an own deadline\n")
+        tell("engine %c claims an own deadline\n", LETTER(i))
     }
     :: d_step {
         SWEEPS && row[r].owner != i && row[r].owner != NOBODY &&
         OVERDUE_STATE(r) && row[r].due == 2 ->
         send(CLAIM_OVERDUE, r);
-        say("engine claims an overdue deadline of another\n")
+        tell("engine %c claims an overdue deadline of another\n", LETTER(i))
     }
     :: d_step {
         SWEEPS && ORPHAN(r) && (row[r].due > 0 || r > 0 || row[r].state == CLAIMED) ->
         send(CLAIM_ORPHAN, r);
-        say("engine claims an orphan\n")
+        tell("engine %c claims an orphan\n", LETTER(i))
     }
     :: d_step {
         SWEEPS && ORPHAN(r) && row[r].due == 0 && r == 0 && row[r].state == ARMED ->
         send(ADOPT_ORPHAN, r);
-        say("engine adopts an orphan\n")
+        tell("engine %c adopts an orphan\n", LETTER(i))
     }
 #ifndef M_NO_ADOPTION
     :: d_step {
         LOOKS_FOR_LOST && row[r].owner == i && row[r].state == CLAIMED ->
         send(ADOPT_LOST, r);
-        say("engine finds a claim of its own that it does not know\n")
+        tell("engine %c finds a claim of its own that it does not know\n", LETTER(i))
     }
 #endif
     :: d_step {
         FREE && HOLD(i, r).does == ANSWERED && e[i].drain <= 2 ->
         send(HOLD(i, r).outcome, r);
         e[i].cur = HOLD(i, r).cur;
-        say("engine sends an outcome\n")
+        tell("engine %c sends an outcome\n", LETTER(i))
     }
     /* The answer. */
     :: d_step {
         e[i].up && e[i].does == ONE && e[i].at == r ->
         if
-        :: e[i].op >= DONE -> drop(i, r); say("engine: the outcome is written\n")
+        :: e[i].op >= DONE -> drop(i, r); tell("engine %c: the outcome is written\n", LETTER(i))
         :: else ->
             assert(HOLD(i, r).does != RUNS);           /* no second run here, */
             assert(HOLD(i, r).does != ANSWERED);       /* nor one after the answer */
             HOLD(i, r).does = WAITS;
             HOLD(i, r).cur = e[i].cur;
-            say("engine: claimed, and held\n")
+            tell("engine %c: claimed, and held\n", LETTER(i))
         fi;
         rest(i)
     }
     :: d_step {
         e[i].does >= SENT && e[i].at == r && (!calm || !e[i].up) ->
         rest(i);
-        say("engine: no answer comes\n")
+        tell("engine %c: no answer comes\n", LETTER(i))
     }
 #ifdef LATE
     :: d_step {
         e[i].does == SENT && e[i].at == r && e[i].late_op == 0 && !calm ->
         e[i].late_op = e[i].op; e[i].late_at = r; e[i].late_cur = e[i].cur;
         rest(i);
-        say("engine gives up a statement that is still on its way\n")
+        tell("engine %c gives up a statement that is still on its way\n", LETTER(i))
     }
 #endif
     /* The handler. */
     :: d_step {
         e[i].up && e[i].trust && HOLD(i, r).does == WAITS ->
         HOLD(i, r).does = RUNS;
-        say("engine calls the handler\n");
+        tell("engine %c calls the handler\n", LETTER(i));
         witness(TWO_RUN, RUNS_TRUSTED(1 - i, r));
         assert(ONE_RUNS(RUNS_TRUSTED(1 - i, r) || c_runs[r]))
     }
-    :: d_step { HANDLES -> answer(DONE); say("the handler is done\n") }
+    :: d_step { HANDLES -> answer(DONE); tell("%c's handler is done\n", LETTER(i)) }
 #ifdef RETRIES
-    :: d_step { HANDLES && !calm -> answer(RETRY); say("the handler wants a retry\n") }
-    :: d_step { HANDLES && !calm -> answer(RELEASE); say("the handler releases\n") }
-    :: d_step { HANDLES && !calm -> answer(PARK); say("the handler parks\n") }
+    :: d_step { HANDLES && !calm -> answer(RETRY); tell("%c's handler wants a retry\n", LETTER(i)) }
+    :: d_step { HANDLES && !calm -> answer(RELEASE); tell("%c's handler releases\n", LETTER(i)) }
+    :: d_step { HANDLES && !calm -> answer(PARK); tell("%c's handler parks\n", LETTER(i)) }
 #endif
 #ifdef HANGS
     :: d_step {
         HANDLES && !calm ->
         answer(RETRY);
-        say("the handler runs too long: its value is taken away, to be retried\n")
+        tell("%c's handler runs too long: its value is taken away, to be retried\n", LETTER(i))
     }
     :: d_step {
         HANDLES && !calm ->
         answer(RELEASE);
-        say("all threads hang: its value is taken away, to be released\n")
+        tell("engine %c: all threads hang; its value is taken away, to be released\n", LETTER(i))
     }
     :: d_step {
         FREE && HOLD(i, r).does == WAITS && !calm ->
@@ -392,7 +393,7 @@ end:
 #else
         answer(RELEASE);
 #endif
-        say("all threads hang: what waits is given back\n")
+        tell("engine %c: all threads hang; what waits is given back\n", LETTER(i))
     }
 #endif
     od
@@ -406,8 +407,8 @@ end:
         e[i].does == SENT ->
         if
         :: COUNTS(e[i].op, e[i].at, i, e[i].cur) ->
-            change(e[i].op, e[i].at, i);
             say("server: it changes the row\n");
+            change(e[i].op, e[i].at, i);
             if
             :: e[i].op == ADOPT_ORPHAN -> rest(i)      /* the row says it all */
             :: else -> e[i].does = ONE; e[i].cur = true
@@ -425,8 +426,8 @@ end:
         if
         :: COUNTS(e[i].late_op, e[i].late_at, i, e[i].late_cur) ->
             witness(LATE_COUNTS, true);
-            change(e[i].late_op, e[i].late_at, i);
-            say("server: the late statement changes the row\n")
+            say("server: the late statement changes the row\n");
+            change(e[i].late_op, e[i].late_at, i)
         :: else -> say("server: the late statement changes nothing\n")
         fi;
         e[i].late_op = 0; e[i].late_at = 0; e[i].late_cur = false
@@ -458,42 +459,42 @@ end:
     :: d_step {
         e[i].up && e[i].trust && !calm ->
         e[i].trust = false;
-        say("engine is suspended: its lease lapsed\n")
+        tell("engine %c is suspended: its lease lapsed\n", LETTER(i))
     }
     :: d_step {
         e[i].up && !e[i].trust && e[i].state == LIVE && e[i].drain <= 1 ->
         e[i].trust = true;
         witness(SUSPENSION_ENDS, true);
-        say("engine beats again and trusts itself\n")
+        tell("engine %c beats again and trusts itself\n", LETTER(i))
     }
     :: d_step {
         e[i].up && !calm ->
         e[i].up = false; e[i].trust = false; e[i].drain = 0;
         clear(i);
-        say("engine dies\n")
+        tell("engine %c dies\n", LETTER(i))
     }
     :: d_step {
         e[i].up && e[i].state != LIVE && e[i].drain == 0 ->
         e[i].up = false; e[i].trust = false;
         clear(i);
-        say("engine learns that it was fenced\n")
+        tell("engine %c learns that it was fenced\n", LETTER(i))
     }
     :: d_step {
         e[i].state == LIVE && FENCEABLE(i) && (!calm || !e[i].up || e[i].drain > 1) ->
         e[i].state = FENCED;
-        say("engine is fenced\n")
+        tell("engine %c is fenced\n", LETTER(i))
     }
     :: d_step {
         (e[i].state == FENCED || e[i].state == STOPPED) && PURGEABLE(i) ->
         e[i].state = MISSING;
         witness(PURGED, true);
-        say("engine's row is purged\n")
+        tell("engine %c's row is purged\n", LETTER(i))
     }
 #ifdef DRAIN
     :: d_step {
         e[i].up && e[i].drain == 0 && !calm ->
         e[i].drain = 1;
-        say("engine drains: no more claims\n")
+        tell("engine %c drains: no more claims\n", LETTER(i))
     }
     :: d_step {
         e[i].up && e[i].drain == 1 ->
@@ -501,7 +502,7 @@ end:
 #ifndef M_DRAINED_TRUSTED
         e[i].trust = false;
 #endif
-        say("engine drops its trust\n")
+        tell("engine %c drops its trust\n", LETTER(i))
     }
     :: d_step {
         e[i].up && e[i].drain == 2 ->
@@ -510,18 +511,18 @@ end:
         for (x : 0 .. ROWS - 1) { drop(i, x) }
         x = 0;
 #endif
-        say("engine spends every value that it holds\n")
+        tell("engine %c spends every value that it holds\n", LETTER(i))
     }
     :: d_step {
         e[i].up && e[i].drain == 3 && row[0].owner == i ->
         change(HAND_BACK, 0, i);
-        say("engine hands a deadline back\n")
+        tell("engine %c hands a deadline back\n", LETTER(i))
     }
 #if ROWS > 1
     :: d_step {
         e[i].up && e[i].drain == 3 && row[1].owner == i ->
         change(HAND_BACK, 1, i);
-        say("engine hands the other deadline back\n")
+        tell("engine %c hands the other deadline back\n", LETTER(i))
     }
 #endif
     :: d_step {
@@ -534,7 +535,7 @@ end:
         fi;
         e[i].up = false; e[i].trust = false; e[i].drain = 0;
         clear(i);
-        say("engine resigns\n")
+        tell("engine %c resigns\n", LETTER(i))
     }
 #endif
     od
@@ -634,8 +635,8 @@ end:
         e[A].up && value[r] && !calm ->
         if
         :: HELD_SAME(value_cur[r]) && row[r].owner == A && row[r].state != GONE ->
-            change(DONE, r, A);
-            say("A's host disarms\n")
+            say("A's host disarms\n");
+            change(DONE, r, A)
         :: else -> say("A's host disarms: stale\n")
         fi;
         value[r] = false; value_cur[r] = false
@@ -662,21 +663,21 @@ end:
     :: d_step {
         calm && !c_runs[r] &&
         ((row[r].state == ARMED && row[r].due == 2) || ORPHAN_NOW(r)) ->
+        say("C claims and calls the handler\n");
         if
         :: ORPHAN_NOW(r) -> assert(TAKEN_FROM_THE_DEAD(r))
         :: else
         fi;
         row[r].state = CLAIMED; row[r].owner = C; touch(r);
         c_runs[r] = true; c_cur[r] = true;
-        say("C claims and calls the handler\n");
         assert(ONE_RUNS(RUNS_TRUSTED(A, r) || RUNS_TRUSTED(B, r)))
     }
     :: d_step {
         c_runs[r] ->
+        say("C's handler is done\n");
         c_runs[r] = false;
         assert(c_cur[r]);
-        row[r].state = GONE; row[r].owner = NOBODY; row[r].due = 0; touch(r);
-        say("C: done\n")
+        row[r].state = GONE; row[r].owner = NOBODY; row[r].due = 0; touch(r)
     }
     od
 }

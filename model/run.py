@@ -29,7 +29,7 @@ MEMORY = 3600
 DEPTH = 5_000_000
 """Steps of the longest run; the searches get nowhere near."""
 
-PATIENCE = 400
+PATIENCE = 1800
 """Seconds for one search."""
 
 
@@ -84,7 +84,7 @@ SEARCHES = [
     # Nobody is fenced who trusts itself (5).
     *holds("lease", "", "SLOW_READS", "FAILOVER", "MEMORY", "DRIFT"),
     *holds("lease", "FAILOVER MEMORY", "FAILOVER SLOW_READS", long=True),
-    *holds("lease", "OBSERVERS=2", "OBSERVERS=2 MEMORY", long=True),
+    *holds("lease", "OBSERVERS=2", long=True),
     *holds("lease", "DRIFT SLOW_READS", "DRIFT FAILOVER", "TTL=8", long=True),
     *planted(
         "mutant",
@@ -225,7 +225,7 @@ def _output(search: Search, folder: str) -> str:
     model = str(HERE / f"{search.model}.pml")
     _call("spin", "-a", *flags, model, cwd=folder)
     # Compiling takes longer than most searches.
-    how = ["-O2", "-DCOLLAPSE"] if search.long else ["-O0"]
+    how = ["-O2"] if search.long else ["-O0"]
     how += ["-DBFS"] if finds else []
     how += ["-DNOREDUCE"] if ends else ["-DSAFETY"]
     _call("gcc", *how, "-w", f"-DMEMLIM={MEMORY}", "-o", "pan", "pan.c", cwd=folder)
