@@ -9,6 +9,7 @@ itself would ask :func:`add_parsers`.
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from typing import Any
 
@@ -89,8 +90,13 @@ def add_parsers(subparsers: Any) -> None:
 
 def _run() -> None:
     """What heat-manage calls, once it has read its files."""
-    command = cfg.CONF.command
-    sys.exit(base.flushed("heat-manage", command.run(command)))
+    if not cfg.CONF.debug:  # nobody asked how the answer was found
+        for name in ("alembic", "liveness"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+    # Not CONF.command: that hides every argument that is called like an option of
+    # Heat's, such as host.
+    args = cfg.CONF._namespace
+    sys.exit(base.flushed("heat-manage", args.run(args)))
 
 
 def _add_all_parsers(subparsers: Any) -> None:

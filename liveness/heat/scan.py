@@ -187,8 +187,7 @@ class Scanner:
     ) -> None:
         seen = self._sightings[stack_id]
         seen.next_look = now + self._patience
-        old_enough = bool(seen.print) and now - seen.since >= self._patience
-        view = self._rows.view(stack_id, data=old_enough)
+        view = self._rows.view(stack_id, data=bool(seen.print))
         if view is None:
             del self._sightings[stack_id]
             return
@@ -197,8 +196,6 @@ class Scanner:
         print_ = fingerprint(view, fleet.actions, fleet.alive, timed)
         if print_ != seen.print or fleet.full:
             seen.print, seen.since = print_, now
-            return
-        if not old_enough:
             return
         timer = self._fleet.timer(own, key) or Timer(
             stack=view.id, traversal=view.traversal, action=view.action

@@ -68,8 +68,8 @@ ENGINE = (
 )
 
 # How it is found: by the deadline that the dead engine had armed (and at once, so that
-# all goes on as it would have); by the scan alone; by both, but only when the others
-# have nothing more to do or the user comes.
+# all goes on as it would have); by the scan alone; by both, but so late that the user
+# has asked for other things meanwhile.
 AT_ONCE, SCANNED, LATE = "at once", "by the scan", "late"
 REQUESTS = ("create_stack", "update_stack", "delete_stack", "rollback_stack")
 
@@ -133,7 +133,7 @@ class Loop:
 
     def _turn(self, processor: Any) -> bool:
         if processor is self._engine and self._fork.late and not self._idle():
-            self._settle()  # the user comes, or somebody looks
+            self._settle()  # somebody looks; the user came meanwhile
         message = next(iter(processor.queue._queue), None)
         if message is None:
             return False
@@ -153,7 +153,7 @@ class Loop:
 
     def _idle(self) -> bool:
         message = next(iter(self._engine.queue._queue), None)
-        return message is None or message.name == "noop"
+        return message is None or message.name != "_execute"
 
     def _look(self, processor: Any, message: Any) -> None:
         """How many there are at one moment is another matter after a death; but what
