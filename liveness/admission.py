@@ -26,14 +26,15 @@ class Admission:
     """Chooses what to claim. Used by the loop's thread.
 
     ``left_behind``: since the pass began, something was found that may be claimed
-    only when something else has been settled.
+    only when something else has been settled. ``unknown``: this engine may have claimed
+    what it does not hold; until it does, it claims nothing else.
     """
 
     def __init__(self, runner: Runner, clock: Clock) -> None:
         self._clock = clock
         self._blocked_at = float("-inf")
         self._waits = 0  # in vain
-        self.left_behind = False
+        self.left_behind = self.unknown = False
         self._runner = runner
         self._waiting = False  # one at its last attempt waits to be alone
         self._seen = False
@@ -41,7 +42,11 @@ class Admission:
 
     @property
     def room(self) -> int:
-        """How many more may be claimed; none while one is, or waits to be, alone."""
+        """How many more may be claimed; none while one is, or waits to be, alone, or
+        is not held that should be."""
+        return 0 if self.unknown else self._room()
+
+    def _room(self) -> int:
         held = self._runner.held()
         alone = any(value.attempts >= value.max_attempts for value in held)
         if alone or (held and self._blocks):
@@ -76,7 +81,8 @@ class Admission:
             (last if is_last else others).append(value)
         self._seen |= bool(last)
         self._waiting |= bool(last)
-        room, idle = self.room, not self._runner.busy
+        room = self._room() if claimed else self.room
+        idle = not self._runner.busy
         others_turn = self._was_alone and others
         chosen: list[Deadline] = []
         if room and idle and last and not others_turn:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import sqlalchemy as sa
 from oslo_db import exception as db_exc
@@ -73,6 +73,8 @@ class Loop:
         self._again_by = float("inf")
         self._came_round = clock.monotonic()
         self.on_sweep: Callable[[Counts, float], None] = lambda counts, seconds: None
+        self.on_fired: Callable[[Sequence[Deadline]], None] = lambda values: None
+        self.write_history: Callable[[sa.Connection], None] = lambda connection: None
 
     def run(self) -> None:
         """Turn until :attr:`stopping` is set or the engine is fenced."""
@@ -89,7 +91,9 @@ class Loop:
         Never raises: whatever happens is logged, and the loop goes on."""
         try:
             with self._pool.connect() as connection:
+                self.write_history(connection)
                 self._turn(connection)
+                self.write_history(connection)
             self._succeeded()
         except Exception as error:
             self._failed(error)
@@ -145,9 +149,7 @@ class Loop:
         now = self._clock.monotonic()
         room = self._admission.room
         due = self._agenda.take_due(now, room)
-        if not self._failing:
-            # Else a pass has to look first for one that was claimed unknowingly.
-            due += self._suspects.take_due(now, min(room, SUSPECTS))
+        due += self._suspects.take_due(now, min(room, SUSPECTS))
         ready: list[Entry] = []
         for entry in due:
             if reason := hopeless(entry.value, known=True):
@@ -167,6 +169,7 @@ class Loop:
         ready = [entry for entry in ready if entry.value.id in ids]
         claimed = self._claims.claim_own(connection, self._me, chosen)
         self._runner.run(self._with_reason(value, now) for value in claimed)
+        self.on_fired(claimed)
         won = {value.id for value in claimed}
         missed = [entry for entry in ready if entry.value.id not in won]
         self._agenda.postpone([e for e in missed if not e.value.attempts], now)

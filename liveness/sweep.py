@@ -111,6 +111,7 @@ class Sweep:
         self._bell = bell
         self._admission = admission
         self.on_drain: Callable[[], None] = lambda: None
+        self.purge_history: Callable[[sa.Connection], None] = lambda connection: None
         self._lingering: list[str] = []
         self._next_housekeeping = float("-inf")
         self._offset = 0
@@ -130,8 +131,10 @@ class Sweep:
         self.settings = self._detector.settings = settings
 
     def doubt(self) -> None:
-        """An answer may have been lost: for a lease, look for claims that this engine
-        made without knowing it. (The server may commit them late.)"""
+        """An answer may have been lost: look for claims that this engine made without
+        knowing it before it claims any more, and go on looking for a lease. (The server
+        may commit them late.)"""
+        self._admission.unknown = True
         self._doubt_until = self._clock.monotonic() + self.settings.ttl
 
     @property
@@ -204,6 +207,7 @@ class Sweep:
             counts.purged = self._engines.purge(
                 connection, self.settings.engine_retention, self.settings.batch_size
             )
+            self.purge_history(connection)
         pause = self.settings.ttl * random.uniform(0.8, 1.2)
         if self._missing:
             pause /= 4  # is it missing for a whole lease?
@@ -236,7 +240,8 @@ class Sweep:
             own_limit=self._own_page,
             fresh_only=self._admission.suspect_held,
             foreign_due=self.skew.steady,
-            held=self._clock.monotonic() < self._doubt_until,
+            held=self._admission.unknown
+            or (self._clock.monotonic() < self._doubt_until),
         )
         return self._finder.find(connection, scope, dead, self._offset)
 
@@ -244,9 +249,10 @@ class Sweep:
         """Claims of this engine whose answers were lost: nobody else will run them."""
         lost = [value for value in held if not self._runner.has(value.id)]
         chosen = self._admission.admit(lost, claimed=True)
+        self._runner.run(self._claims.adopt_lost(connection, self._me, chosen))
+        self._admission.unknown = False
         if len(chosen) < len(lost):
             self.doubt()
-        self._runner.run(self._claims.adopt_lost(connection, self._me, chosen))
 
     def _take_over(
         self, connection: sa.Connection, orphans: list[Deadline], counts: Counts

@@ -9,6 +9,7 @@ from liveness import Arm, Rearm, Release, Retry
 from liveness.db import tables
 from liveness.db.rows import new_token
 from tests.fleet import Gate, Recorder, wait_until
+from tests.rules.faults import Fault
 
 D = tables.deadline
 HOUR = 3600.0
@@ -370,6 +371,55 @@ def test_the_last_attempt_is_made_alone(fleet):
     engine.settle()
     assert fleet.rows() == []
     assert sorted(kind.keys) == ["after", "first", "last"]
+
+
+def test_after_a_lost_answer_nothing_is_claimed_before_the_lost_one_is_held(fleet):
+    """It may be one at its last attempt, which has to be alone."""
+    gate, kind = Gate(), Recorder(max_attempts=2, handler_timeout=HOUR)
+    kind.answer = lambda deadline: gate(deadline) if deadline.key == "last" else None
+    engine = fleet(kind)
+    engine.live.arm("timer", "last", due_in=1)
+    engine.live.arm("timer", "fresh", due_in=2)
+    tried(fleet, 1, "last")
+    engine.turn()
+    Fault(engine.parts._claims, "claim_own", after=1)
+    fleet.clock.advance(1)
+    engine.turn()
+    assert fleet.row("last").state == "claimed"
+    assert not engine.parts.runner.busy
+    fleet.clock.advance(1)
+    engine.beat()
+    engine.turn()
+    assert gate.entered.wait(10)
+    assert fleet.row("fresh").state == "armed"
+    gate.open.set()
+    for _ in range(3):
+        engine.settle()
+        rounds(fleet, engine)
+    assert kind.keys == ["last", "fresh"]
+
+
+def test_while_a_claim_of_its_own_is_not_held_it_claims_nothing_else(fleet):
+    """Two suspects were claimed unknowingly; only one may be held at a time."""
+    gate, kind = Gate(), Recorder(handler_timeout=HOUR)
+    kind.answer = lambda deadline: gate(deadline) if deadline.attempts == 2 else None
+    engine = fleet(kind)
+    engine.turn()
+    for key in ("one", "two"):
+        engine.live.arm("timer", key, due_in=1)
+    tried(fleet, 2, state="claimed")
+    engine.parts._sweep.doubt()
+    engine.live.arm("timer", "fresh", due_in=1)
+    for _ in range(5):
+        fleet.live(1, engine)
+        assert fleet.row("fresh").state == "armed"
+    assert gate.entered.wait(10)
+    assert len(kind.keys) == 1
+    gate.open.set()
+    for _ in range(5):
+        engine.settle()
+        fleet.live(1, engine)
+    assert sorted(kind.keys) == ["fresh", "one", "two"]
 
 
 @pytest.mark.parametrize("whose", ["own", "overdue"])
