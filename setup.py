@@ -77,6 +77,7 @@ setup(
             "liveness-audit = liveness.cmd.audit:main",
             "liveness-engine = liveness.cmd.engine:main",
             "liveness-demo = liveness.demo.main:main",
+            "liveness-heat-engine = liveness.heat.launch:main",
             "liveness-heat-manage = liveness.heat.manage:main",
         ],
         "oslo.config.opts": [

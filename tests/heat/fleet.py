@@ -57,7 +57,9 @@ class Master:
         config: list[Path],
         cloud: Path,
         workers: int,
+        program: str = "heat-engine",
     ) -> None:
+        self._program = program
         self.name, self.workers_wanted = name, workers
         self._group, self._venv, self._config = group, venv, config
         self._cloud = cloud
@@ -67,7 +69,7 @@ class Master:
 
     def launch(self) -> None:
         """Start it, and do not wait."""
-        command = self._venv.script("heat-engine")
+        command = self._venv.script(self._program)
         for path in self._config:
             command += ["--config-file", str(path)]
         self._child = self._group.spawn(
@@ -144,10 +146,12 @@ class Fleet:
     """All masters that share one Heat database."""
 
     def __init__(self, group: Group, venv: Venv, config: Path, cloud: Path) -> None:
-        self._group, self._venv, self._config, self._cloud = group, venv, config, cloud
+        self._group, self.venv, self._config, self._cloud = group, venv, config, cloud
         self.masters: list[Master] = []
 
-    def add(self, workers: int = 1, **options: object) -> Master:
+    def add(
+        self, workers: int = 1, program: str = "heat-engine", **options: object
+    ) -> Master:
         """A further host; `options` are its own, of [DEFAULT] or `group__name`."""
         number = len(self.masters)
         name = f"{self._config.stem}-{number}"
@@ -159,7 +163,9 @@ class Fleet:
             sections.setdefault(section or "DEFAULT", {})[key] = value
         own = self._group.write(f"etc/{name}.conf", ini(sections))
         config = [self._config, own]
-        master = Master(self._group, self._venv, name, config, self._cloud, workers)
+        master = Master(
+            self._group, self.venv, name, config, self._cloud, workers, program
+        )
         self.masters.append(master)
         master.launch()
         return master

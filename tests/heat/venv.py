@@ -50,7 +50,7 @@ def stock() -> Venv:
     with _lock():
         wanted = _digest(CONSTRAINTS.read_text(), *PACKAGES, sys.version)
         if not _made(FOLDER, wanted):
-            _create(FOLDER)
+            _create(FOLDER, "--clear")
             (FOLDER / ".gitignore").write_text("*\n")
             _pip(FOLDER, "-c", str(CONSTRAINTS), *PACKAGES)
             _stamp(FOLDER, wanted)
@@ -67,7 +67,7 @@ def liveness() -> Venv:
             (FOLDER / "stamp").read_text(), *(path.read_text() for path in describing)
         )
         if not _made(folder, wanted):
-            _create(folder)
+            _create(folder, "--upgrade")  # who runs from it now is not disturbed
             below = _site_packages(FOLDER)
             (_site_packages(folder) / "stock.pth").write_text(f"{below}\n")
             _pip(folder, "-c", str(CONSTRAINTS), "-e", str(ROOT))
@@ -112,12 +112,12 @@ def _site_packages(folder: Path) -> Path:
     return folder / "lib" / version / "site-packages"
 
 
-def _create(folder: Path) -> None:
+def _create(folder: Path, how: str) -> None:
     # The interpreter below ours, if we are in an environment ourselves.
     python = os.path.join(
         sys.base_prefix, "bin", f"python{sys.version_info[0]}.{sys.version_info[1]}"
     )
-    _run([python, "-m", "venv", "--clear", str(folder)])
+    _run([python, "-m", "venv", how, str(folder)])
 
 
 def _pip(folder: Path, *arguments: str) -> None:
