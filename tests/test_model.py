@@ -67,6 +67,11 @@ def test_every_switch_of_a_mutant_is_checked():
     assert {name for name in runs if name.startswith("M_")} == planted()
 
 
+def test_every_mutant_is_explained():
+    explained = re.findall(r"^``(M_[A-Z_]+)``$", PAGE.read_text(), re.MULTILINE)
+    assert sorted(explained) == sorted(planted())
+
+
 def test_every_model_is_checked():
     runs = {each["search"].split()[0] for each in verdict()["runs"]}
     assert runs == {path.stem for path in MODEL.glob("*.pml")} - {"common"}
