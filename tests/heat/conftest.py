@@ -21,7 +21,7 @@ SECONDS = 900  # of one test, with the set-up of everything
 WANTED = os.environ.get("LIVENESS_HEAT", "") != "0"
 SHORT = os.environ.get("LIVENESS_HEAT", "") in ("", "short")
 
-_NEEDS_HEAT = {"cloud", "lab"}
+_NEEDS_HEAT = {"cloud", "lab", "need_heat"}
 
 _report = Report()
 _stuck: list[Stuck] = []
@@ -52,18 +52,27 @@ def pytest_collection_modifyitems(
 
 
 @pytest.fixture(scope="session")
-def cloud() -> Iterator[Cloud]:
-    reason = Cloud.available() or _without_heat()
-    if reason is not None:
-        if os.environ.get("LIVENESS_REQUIRE_SERVERS", "") not in ("", "0"):
-            pytest.fail(reason, pytrace=False)
-        pytest.skip(f"NO SERVER: {reason}")
+def need_heat() -> None:
+    _give_up_for(_without_heat())
+
+
+@pytest.fixture(scope="session")
+def cloud(need_heat: None) -> Iterator[Cloud]:
+    _give_up_for(Cloud.available())
     cloud = Cloud()
     cloud.start()
     try:
         yield cloud
     finally:
         cloud.close()
+
+
+def _give_up_for(reason: str | None) -> None:
+    if reason is None:
+        return
+    if os.environ.get("LIVENESS_REQUIRE_SERVERS", "") not in ("", "0"):
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(f"NO SERVER: {reason}")
 
 
 def _without_heat() -> str | None:
