@@ -48,7 +48,6 @@ class HeatEngine:
         self.threads = threads
         self.settings = HeatSettings.from_conf(conf)
         self.host = socket.gethostname()
-        self._conf = conf
         self.live = Liveness(Settings.from_conf(conf))
         self.peers = Peers(self.live.settings)
         self.guards = Guards(self.live, self.settings.resource_timeout)
