@@ -95,7 +95,7 @@ def _run() -> None:
             logging.getLogger(name).setLevel(logging.WARNING)
     # Not CONF.command: that hides every argument that is called like an option of
     # Heat's, such as host.
-    args = cfg.CONF._namespace
+    args: Any = cfg.CONF._namespace
     sys.exit(base.flushed("heat-manage", args.run(args)))
 
 

@@ -11,8 +11,10 @@ one engine acts, and it is tried again.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
@@ -23,7 +25,7 @@ from liveness.heat import pause
 from liveness.heat.names import Timer, timer_key
 from liveness.heat.scan_death import MOMENT, PREFIX, AfterDeath
 from liveness.heat.scan_findings import BEGINNING, Finding, Findings
-from liveness.heat.scan_fleet import Fleet, FleetReader
+from liveness.heat.scan_fleet import Fleet, FleetReader, broker_delivers
 from liveness.heat.scan_judge import fingerprint, judge
 from liveness.heat.scan_rows import Rows
 from liveness.model import DeadlineState
@@ -86,7 +88,10 @@ class Scan(Handler):
         rows = Rows()
         fleet = FleetReader(engine.live, _threads())
         findings = Findings(engine)
-        self._scanner = Scanner(engine, rows, fleet, findings)
+        delivers = functools.partial(
+            broker_delivers, engine.engine_id, engine.live.clock
+        )
+        self._scanner = Scanner(engine, rows, fleet, findings, delivers)
         self._after_death = AfterDeath(engine, rows, fleet, findings)
 
     def expired(self, deadline: Deadline) -> Outcome:
@@ -127,8 +132,15 @@ class Scanner:
     begins with nothing, and waits as long again."""
 
     def __init__(
-        self, engine: Any, rows: Rows, fleet: FleetReader, findings: Findings
+        self,
+        engine: Any,
+        rows: Rows,
+        fleet: FleetReader,
+        findings: Findings,
+        delivers: Callable[[], bool],
     ) -> None:
+        """``delivers()``: the broker does so, now."""
+        self._delivers = delivers
         self._clock = engine.live.clock
         self._interval = float(engine.settings.scan_interval)
         self._patience = float(engine.settings.scan_patience)
@@ -207,7 +219,9 @@ class Scanner:
         else:
             beginner = timer.engine is not None and fleet.alive(timer.engine)
             wrong = not beginner or age >= BEGINNER * self._patience
-        if not timed or wrong:
+        if wrong and not self._delivers():
+            seen.since = now  # what nobody has may be a message that waits there
+        elif not timed or wrong:
             found = Finding(view, verdict, timer, untimed=not timed, age=age)
             self._hand_over(fleet, found, seen)
 

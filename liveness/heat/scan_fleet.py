@@ -9,9 +9,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 
+import oslo_messaging
 import sqlalchemy as sa
+from heat.common import context
+from heat.rpc import listener_client
 
 from liveness import Liveness
+from liveness.clock import Clock
 from liveness.db import report
 from liveness.heat.names import ACTION, TIMER, Timer
 from liveness.heat.scan_rows import Service
@@ -19,6 +23,22 @@ from liveness.model import ALIVE
 
 MISSED = 3
 """Reports that a stock engine may miss before it is taken for dead; as Heat has it."""
+
+SLOW = 5.0
+"""Seconds for which a message may be on its way to oneself."""
+
+
+def broker_delivers(engine_id: str, clock: Clock) -> bool:
+    """Whether a message to this very engine comes back by way of the broker, in time.
+    While none does, those that were sent before may wait there as well."""
+    client = listener_client.EngineListenerClient(engine_id)
+    sent = clock.monotonic()
+    try:
+        # Not is_alive(): in our engines that asks the table.
+        answer = client._client.call(context.get_admin_context(), "listening")
+    except oslo_messaging.MessagingException:
+        return False
+    return bool(answer) and clock.monotonic() - sent < SLOW
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -74,7 +74,8 @@ class Scanned:
             ),
         )
         parts = (engine, Rows(), self.reader, Findings(engine))
-        self.scanner = scan.Scanner(*parts)
+        self.delivered = True
+        self.scanner = scan.Scanner(*parts, lambda: self.delivered)
         self.after_death = AfterDeath(*parts)
 
     def at(self, now: float) -> float:
@@ -203,6 +204,20 @@ def test_while_an_engine_has_its_hands_full_messages_wait(
     live.disarm(busy)
     scanned.at(2 * PATIENCE - 0.001)
     assert scanned.armed() == [], "the wait begins when they are free"
+    scanned.at(2 * PATIENCE)
+    assert scanned.armed() == [lost(stack, 1)]
+
+
+def test_while_the_broker_does_not_deliver_messages_wait(
+    stacks: Any, scanned: Scanned, timed: Callable[..., None]
+) -> None:
+    timed(stack := stacks.chain(told=1))
+    scanned.delivered = False
+    scanned.at(0.0)
+    scanned.at(PATIENCE)
+    scanned.delivered = True
+    scanned.at(2 * PATIENCE - 0.001)
+    assert scanned.armed() == []
     scanned.at(2 * PATIENCE)
     assert scanned.armed() == [lost(stack, 1)]
 
