@@ -1,0 +1,168 @@
+"""heat-manage with our commands, and Heat's own with the patch that is in the docs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.heat import venv
+from tests.heat.lab import Lab
+from tests.heat.processes import ROOT
+from tests.heat.templates import chain
+
+PAGE = ROOT / "doc" / "source" / "heat-manage.rst"
+NATIVE = (
+    "db_version",
+    "db_sync",
+    "migrate_convergence_1",
+    "purge_deleted",
+    "update_params",
+    "resource_data_list",
+    "reset_stack_status",
+    "migrate_properties_data",
+    "service",
+)
+
+pytestmark = pytest.mark.parametrize("mode", ["liveness"])
+
+
+class Manage:
+    def __init__(self, lab: Lab, command: list[str]) -> None:
+        config = lab.group.path("etc", f"{lab.name}-base.conf")
+        self._command = [*command, "--config-file", str(config)]
+
+    def __call__(self, *words: str, code: int = 0) -> str:
+        done = subprocess.run(
+            [*self._command, *words],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout
+
+
+@pytest.fixture
+def manage(lab: Lab) -> Manage:
+    return Manage(lab, lab.venv.script("liveness-heat-manage"))
+
+
+@pytest.fixture
+def native(lab: Lab) -> Manage:
+    return Manage(lab, lab.cloud.venv.script("heat-manage"))
+
+
+def test_every_native_command_is_there(manage: Manage, native: Manage) -> None:
+    ours, theirs = manage("--help"), native("--help")
+    assert ",".join(NATIVE) in theirs and "liveness" not in theirs
+    assert ",".join((*NATIVE, "liveness")) in ours
+    assert manage("db_version") == native("db_version")
+    assert manage("service", "list") == native("service", "list")
+
+
+def test_engines_are_listed_and_the_audit_is_silent(lab: Lab, manage: Manage) -> None:
+    lab.start_engines()
+    alive = {worker.engine_id for worker in lab.workers}
+    rows = json.loads(manage("liveness", "engine", "list", "-f", "json"))
+    assert alive <= {row["id"] for row in rows if row["state"] == "live"}
+    host = rows[0]["host"]
+    assert alive <= {
+        row["id"]
+        for row in json.loads(
+            manage("liveness", "engine", "list", "--host", host, "-f", "json")
+        )
+    }
+    # Engines of tests before this one may have left something to tidy up.
+    ours = ("stack-idle", "stack-untimed", "lock-dead", "engine-stock", "scan-missing")
+    found = json.loads(manage("liveness", "audit", "-f", "json", code=ANY))
+    assert [f for f in found["findings"] if f["code"] in ours] == []
+
+
+class _Any(int):
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    __hash__ = int.__hash__
+
+
+ANY = _Any()
+
+
+def test_the_audit_says_what_nobody_works_on_and_what_is_done_about_it(
+    lab: Lab, manage: Manage
+) -> None:
+    lab.start_engines(stock=True)
+    stack = lab.create_stack(chain(2, create_secs=600), timeout_mins=60)
+    held = lab.holder(stack, "r0")
+    lab.kill(held)
+    for worker in lab.workers:
+        worker.kill()
+    lab.fleet.end()
+    lab.query("DELETE FROM service")
+    [row] = [row for row in lab.rows(stack) if row.engine_id]
+    found = json.loads(manage("liveness", "audit", "-f", "json", code=1))["findings"]
+    by_code = {f["code"]: f for f in found if stack in f["subject"]}
+    assert f"resource {row.id} retriggered" in by_code["stack-idle"]["message"]
+    assert by_code["stack-untimed"]
+    [lock] = [f for f in found if f["code"] == "lock-dead"]
+    assert f"resource {row.id} (r0)" == lock["subject"]
+    assert "CREATE_IN_PROGRESS, held by engine" in lock["message"]
+    assert "then it is finished or made again" in lock["message"]
+    ignored = ["--ignore", "stack-idle", "--ignore", "lock-dead"]
+    rest = json.loads(manage("liveness", "audit", "-f", "json", *ignored, code=1))[
+        "findings"
+    ]
+    assert {"stack-idle", "lock-dead"} & {f["code"] for f in rest} == set()
+    lab.query("UPDATE stack SET status = 'FAILED' WHERE id = %s", stack)
+    lab.query("UPDATE resource SET engine_id = NULL WHERE stack_id = %s", stack)
+
+
+def test_a_pause_is_the_fleets_until_it_is_ended(lab: Lab, manage: Manage) -> None:
+    lab.start_engines()
+    assert "5 minutes" in manage("liveness", "pause", "--minutes", "5", "--yes")
+    kind = ("--kind", "heat_pause", "-f", "json")
+    [row] = json.loads(manage("liveness", "deadline", "list", *kind))
+    assert row["key"] == "fleet"
+    assert manage("liveness", "resume") == "The pause is over.\n"
+    assert manage("liveness", "resume") == "There was no pause.\n"
+
+
+def test_heat_manage_with_the_patch_of_the_docs_has_the_command(
+    lab: Lab, tmp_path: Path
+) -> None:
+    before = venv.unit_tests()[0] / "heat" / "cmd" / "manage.py"
+    patched = tmp_path / "manage.py"
+    patched.write_text(patch(before.read_text(), diff_in(PAGE)))
+    script = tmp_path / "heat-manage"
+    script.write_text("import manage\nmanage.main()\n")
+    native = Manage(lab, [*lab.venv.python, str(script)])
+    assert ",".join((*NATIVE, "liveness")) in native("--help")
+    assert native("service", "list")
+    assert "engines" not in native("liveness", "engine", "list", "-f", "csv", code=0)
+
+
+def diff_in(page: Path) -> list[str]:
+    _, _, rest = page.read_text().partition(".. code-block:: diff\n\n")
+    return [line.removeprefix("    ") for line in rest.splitlines()]
+
+
+def patch(text: str, diff: list[str]) -> str:
+    """Apply a unified diff: each hunk where it says, and nowhere else."""
+    lines, moved = text.splitlines(), 0
+    position = 0
+    for line in diff:
+        if line.startswith(("---", "+++")):
+            continue
+        if line.startswith("@@"):
+            position = int(line.split()[1].split(",")[0].lstrip("-")) - 1 + moved
+        elif line.startswith("+"):
+            lines.insert(position, line[1:])
+            position, moved = position + 1, moved + 1
+        else:
+            assert lines[position] == line[1:], f"line {position + 1} is another"
+            position += 1
+    return "\n".join(lines) + "\n"
