@@ -70,6 +70,9 @@ Row row[ROWS];
 bool open[ROWS];             /* A's host has armed it in a transaction not yet committed */
 bool value[ROWS];            /* A's host has the value that arm or extend gave out ... */
 bool value_cur[ROWS];        /* ... and it is the newest */
+#ifdef HOST
+bool works[ROWS];            /* A's host works under it, and its guard lets it */
+#endif
 
 typedef Engine {
     bool up = true;
@@ -343,6 +346,9 @@ end:
             assert(HOLD(i, r).does != ANSWERED);       /* nor one after the answer */
             HOLD(i, r).does = WAITS;
             HOLD(i, r).cur = e[i].cur;
+#if defined(HOST) && !defined(M_GUARD_NOT_TOLD)
+            if :: i == A -> works[r] = false :: else fi;
+#endif
             tell("engine %c: claimed, and held\n", LETTER(i))
         fi;
         rest(i)
@@ -366,6 +372,9 @@ end:
         HOLD(i, r).does = RUNS;
         tell("engine %c calls the handler\n", LETTER(i));
         witness(TWO_RUN, RUNS_TRUSTED(1 - i, r));
+#ifdef HOST
+        assert(i != A || !works[r]);
+#endif
         assert(ONE_RUNS(RUNS_TRUSTED(1 - i, r) || c_runs[r]))
     }
     :: d_step { HANDLES -> answer(DONE); tell("%c's handler is done\n", LETTER(i)) }
@@ -446,7 +455,16 @@ inline clear(i) {
     for (x : 0 .. ROWS - 1) { drop(i, x) }
     x = 0;
     if :: e[i].does >= ONE -> rest(i) :: else fi;
-    if :: i == A -> for (x : 0 .. ROWS - 1) { value[x] = false; value_cur[x] = false } :: else fi;
+    if
+    :: i == A ->
+        for (x : 0 .. ROWS - 1) {
+            value[x] = false; value_cur[x] = false;
+#ifdef HOST
+            works[x] = false
+#endif
+        }
+    :: else
+    fi;
     x = 0
 }
 byte x;
@@ -608,6 +626,9 @@ proctype Host(byte r) {
         open[r] = false;
         row[r].state = ARMED; row[r].owner = A;
         value[r] = e[A].up; value_cur[r] = e[A].up;
+#ifdef HOST
+        works[r] = e[A].up;
+#endif
         witness(ARMED_BY_THE_DEAD, e[A].state != LIVE);
         say("server: the arm is committed\n")
     }
@@ -639,7 +660,8 @@ end:
             change(DONE, r, A)
         :: else -> say("A's host disarms: stale\n")
         fi;
-        value[r] = false; value_cur[r] = false
+        value[r] = false; value_cur[r] = false;
+        works[r] = false
     }
     :: !value[r] || calm || !e[A].up -> break
     od;
@@ -647,6 +669,20 @@ end:
 done:
     skip
 }
+
+#ifdef M_ARM_OVERWRITES      /* the other host's arm of a key that lives is refused */
+proctype OtherHost(byte r) {
+end:
+    do
+    :: d_step {
+        !calm && e[B].up && e[B].trust && UNSETTLED(r) ->
+        row[r].state = ARMED; row[r].owner = B; row[r].due = 0;
+        touch(r);
+        say("B's host arms the same key\n")
+    }
+    od
+}
+#endif
 
 proctype Time(byte r) {
 end:
@@ -706,6 +742,9 @@ init {
         run Host(0); run Time(0); run Survivor(0);
 #if ROWS > 1
         run Host(1); run Time(1); run Survivor(1);
+#endif
+#ifdef M_ARM_OVERWRITES
+        run OtherHost(0);
 #endif
 #ifdef FAILOVER
         run Failover();

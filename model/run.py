@@ -150,7 +150,7 @@ SEARCHES = [
     *holds("rows", "", "HOST", "DRAIN", "HANGS RETRIES", "VM_PAUSE"),
     *holds("rows", "ENDS", "ENDS HANGS RETRIES", "LATE"),
     *holds("rows", "DRAIN HANGS RETRIES", "DRAIN HOST", "VM_PAUSE LATE", long=True),
-    *holds("rows", "ROWS=2", "ROWS=2 HANGS", "FAILOVER", long=True),
+    *holds("rows", "ROWS=2", "FAILOVER", "VM_PAUSE HOST", long=True),
     *holds("rows", "LATE HANGS", "LATE DRAIN", "LATE HOST", long=True),
     *holds("rows", "ENDS DRAIN", long=True),
     *planted(
@@ -161,6 +161,8 @@ SEARCHES = [
         "M_CLAIM_WITHOUT_DUE",
         "RETRIES M_CLAIM_WITHOUT_TOKEN",
         "HOST M_SETTLE_WITHOUT_TOKEN",
+        "HOST M_GUARD_NOT_TOLD",
+        "M_ARM_OVERWRITES",
         "FAILOVER M_NO_SECOND_LOOK",
         "M_NO_ADOPTION",
         "M_ADOPTS_WHAT_IT_HOLDS",
