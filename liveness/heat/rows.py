@@ -13,7 +13,6 @@ from heat.engine import event, sync_point
 from heat.engine import stack as parser
 from heat.objects import resource as resource_objects
 from heat.objects import stack as stack_objects
-from keystoneauth1 import session
 
 LOG = logging.getLogger(__name__)
 
@@ -105,7 +104,7 @@ def trust_context(stored: Any) -> Any:
     if not stored.trust_id:
         return stored
     plugin = stored.trusts_auth_plugin
-    found = plugin.get_access(session.Session(auth=plugin))
+    found = plugin.get_access(stored.keystone_session)
     return contexts.RequestContext(
         auth_token=found.auth_token,
         auth_token_info=found._data,
