@@ -14,6 +14,7 @@ from oslo_config import cfg
 from oslo_config import types as cfg_types
 
 from liveness import exceptions
+from liveness.events import History
 
 GROUP = "liveness"
 DEFAULT_CONNECTION = "sqlite:///liveness.sqlite"
@@ -206,6 +207,31 @@ OPTIONS: list[cfg.Opt] = [
         "operator, once it owns no deadline.",
     ),
     cfg.StrOpt(
+        "history",
+        choices=[
+            (str(History.OFF), "nothing"),
+            (
+                str(History.RECOVERY),
+                "who was fenced, what was taken over and what came of it, retries,"
+                " parking",
+            ),
+            (str(History.ALL), "also own deadlines that fire in their time"),
+        ],
+        default=str(History.RECOVERY),
+        mutable=True,
+        help="What this engine records of its doings for 'liveness-manage history'. "
+        "More: one more statement for each batch that is recorded.",
+    ),
+    cfg.Opt(
+        "history_retention",
+        type=_seconds(60, 10 * 365 * 86400),
+        default=7 * 86400.0,
+        mutable=True,
+        help="Seconds that events of the history are kept; engines delete older ones "
+        "once per ttl, at most 1000 at a time. Larger: a larger table, which slows "
+        "down nothing but reading the history.",
+    ),
+    cfg.StrOpt(
         "state_directory",
         help="Directory for what an engine has observed of the others, so that its "
         "successor on the same host goes on from there: in a crash loop nobody "
@@ -248,6 +274,8 @@ class Settings:
     connections: int = 5
     drain_timeout: float = 30.0
     engine_retention: float = 3600.0
+    history: str = str(History.RECOVERY)
+    history_retention: float = 7 * 86400.0
     state_directory: str | None = None
 
     @classmethod

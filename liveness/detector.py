@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import sqlalchemy as sa
 
@@ -73,6 +73,9 @@ class Detector:
         self._warned: set[str] = set()
         self._memory = memory
         self._inherited: Remembered | None = None
+        self.on_fenced: Callable[[sa.Connection, Engine, str], None] = (
+            lambda connection, victim, evidence: None
+        )
         if memory is not None:
             self._inherit(memory.load())
 
@@ -109,6 +112,7 @@ class Detector:
                     evidence,
                 )
                 fenced.append(engine)
+                self.on_fenced(connection, engine, evidence)
         return fenced
 
     def _silence(self, engine: Engine) -> str | None:

@@ -17,6 +17,7 @@ from liveness import exceptions
 from liveness.admission import Admission
 from liveness.agenda import Agenda, Entry
 from liveness.bell import Bell
+from liveness.chronicle import Chronicle
 from liveness.clock import Clock
 from liveness.conf import Settings, mutated
 from liveness.db import migration
@@ -24,6 +25,7 @@ from liveness.db.claims import Claims
 from liveness.db.connection import Database, is_database_error, one_line, retrying
 from liveness.db.deadlines import Deadlines
 from liveness.db.engines import Engines
+from liveness.db.events import EventLog
 from liveness.db.rows import new_token
 from liveness.db.tables import ENGINE_ID_LENGTH
 from liveness.detector import Detector
@@ -264,6 +266,8 @@ class Running:
             lambda value, seconds: self.loop.due_again(value, seconds),
             lambda: self.loop.came_round(),
         )
+        self._detected = self._detector()
+        self.history = Chronicle(EventLog(clock), engine_id, clock, settings)
         self._sweep = Sweep(
             engine_id,
             clock,
@@ -271,7 +275,7 @@ class Running:
             self.trust,
             self.engines,
             self._claims,
-            self._detector(),
+            self._detected,
             live.handlers,
             self.runner,
             self._agenda,
@@ -318,9 +322,18 @@ class Running:
         )
         self.runner.on_run = self.owner.given_to_handlers
         self._sweep.on_drain = self._asked_to_drain
+        self._write_history()
         self._thread = threading.Thread(
             target=self.loop.run, name="liveness-sweep", daemon=True
         )
+
+    def _write_history(self) -> None:
+        self._claims.on_taken = self.history.taken
+        self._settler.on_settled = self.history.settled
+        self._detected.on_fenced = self.history.fenced
+        self._sweep.purge_history = self.history.purge
+        self.loop.on_fired = self.history.fired
+        self.loop.write_history = self.history.flush
 
     def register(self) -> None:
         """Check the schema, and register."""
@@ -353,6 +366,11 @@ class Running:
                 self._drain(timeout)
         finally:
             self._drain_lock.release()
+
+    def _resign(self, connection: Any, engine_id: str) -> None:
+        if self.engines.resign(connection, engine_id):
+            self.history.stopped()
+            self.history.flush(connection)
 
     def _asked_to_drain(self) -> None:
         """The row says so, and this engine has not written that: an operator has."""
@@ -392,7 +410,7 @@ class Running:
             self._hand_back()
         self.heart.stop()
         if not self.trust.fenced:
-            self._quietly(self.engines.resign)
+            self._quietly(self._resign)
         LOG.info("Engine %s has stopped.", self.trust.engine_id)
         self.close()
 
@@ -406,6 +424,7 @@ class Running:
         self.heart.configure(settings)
         self.loop.settings = settings
         self._sweep.configure(settings)
+        self.history.settings = settings
         self.owner.settings = settings
         self.runner.batch_size = self._settler.batch_size = settings.batch_size
         self._bell.ring()
@@ -456,6 +475,7 @@ class Running:
                 url=str(self.database), reason=one_line(error)
             ) from None
         self.heart.registered(row.token, sent, self._clock.monotonic())
+        self.history.registered(row)
 
     def _wait_for_work(self, timeout: float, turns: int) -> None:
         end = time.monotonic() + timeout

@@ -69,6 +69,9 @@ class Settler:
         self._came_round = came_round
         self._lock = threading.Lock()
         self._pending: list[Settlement] = []
+        self.on_settled: Callable[[Deadline, Outcome], None] = lambda value, outcome: (
+            None
+        )
 
     def add(self, outcomes: Iterable[tuple[Deadline, Outcome]]) -> None:
         """Afterwards the outcomes will be written by the next :meth:`settle`."""
@@ -194,3 +197,6 @@ class Settler:
                     settlement.value,
                     type(settlement.outcome).__name__,
                 )
+            else:
+                value = settlement.value
+                self.on_settled(value, self._or_park(value, settlement.outcome))

@@ -342,7 +342,8 @@ def test_version_shows_the_schema_in_every_format(synced):
     [
         ("", "missing", 1),
         ("0.9", "too old", 1),
-        ("1.0", "current", 0),
+        ("1.0", "too old", 1),
+        ("1.1", "current", 0),
         ("1.7", "newer, and usable", 0),
         ("2.0", "too new", 1),
         ("banana", "too new", 1),

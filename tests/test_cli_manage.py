@@ -365,6 +365,22 @@ def test_a_parked_deadline_is_retried_and_only_a_parked_one(schema_url, engine):
     assert (row.state, row.attempts, row.owner_id) == ("armed", 0, None)
 
 
+@pytest.mark.parametrize("verb", ["park", "disarm"])
+def test_an_operator_can_end_what_nobody_owns(schema_url, engine, verb):
+    engine.live.arm("timer", "k", due_in=600)
+    run(schema_url, "UPDATE liveness_deadline SET owner_id = NULL")
+    result = ask(schema_url, "deadline", verb, "timer", "k", "--yes")
+    assert (result.code, result.err) == (0, "")
+    assert [row.state for row in rows(schema_url)] == ["parked"] * (verb == "park")
+
+
+def test_a_parked_deadline_can_be_disarmed(schema_url, engine):
+    engine.live.arm("timer", "k", due_in=600)
+    run(schema_url, "UPDATE liveness_deadline SET state = 'parked', owner_id = NULL")
+    assert ask(schema_url, "deadline", "disarm", "timer", "k", "--yes").code == 0
+    assert rows(schema_url) == []
+
+
 def test_all_parked_deadlines_of_a_kind_are_retried(schema_url, engine):
     engine.live.add_handler(Recorder("other"))
     for key in "ab":

@@ -16,14 +16,16 @@ PACKAGE = ROOT / "liveness"
 # From the bottom up; a module may import from the lines above its own.
 LAYERS = """
     version exceptions model clock pool
+    events
     conf identity trust skew agenda
     memory bell
     db db.psycopg_timeout
     db.tables db.connection
     db.rows db.engines db.migration
+    db.events
     db.claims db.deadlines db.finding db.report
     handlers
-    detector heart runner audit
+    detector heart runner audit chronicle
     settle owner admission
     sweep
     loop

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from liveness.conf import Settings
+    from liveness.events import Event
 
 INTERRUPTED = 130  # 128 + SIGINT, as a shell counts
 
@@ -141,6 +142,24 @@ class Changing(Command):
         sys.stderr.flush()
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise Usage("nothing was done")
+
+    def record(
+        self, args: argparse.Namespace, connection: sa.Connection, event: Event
+    ) -> None:
+        """Add what the operator did to the history, where that can be written."""
+        from liveness.clock import Clock
+        from liveness.db.connection import is_database_error
+        from liveness.db.events import EventLog
+        from liveness.events import History
+
+        if self.settings(args).history == History.OFF:
+            return
+        try:
+            EventLog(Clock()).add(connection, [event])
+        except Exception as error:
+            if not is_database_error(error):
+                raise
+            logging.getLogger(__name__).warning("The history was not written.")
 
 
 class Help(HelpCommand):

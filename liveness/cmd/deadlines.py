@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from liveness import clock, exceptions, model
 from liveness.cmd import app, engines
+from liveness.events import Event, What
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -203,6 +204,7 @@ class Retry(app.Changing):
                 self.confirm(args, f"{found} will be tried again.")
                 if not _give_back(connection, found):
                     raise _stale(found)
+                self._record(args, connection, found)
                 self.say(f"{found} is armed again; an engine takes it.")
 
     def _all(self, connection: sa.Connection, args: argparse.Namespace) -> None:
@@ -217,8 +219,18 @@ class Retry(app.Changing):
         for row in Report(clock.Clock()).deadlines(connection, parked):
             with contextlib.suppress(exceptions.NoSuchDeadline):
                 found = found_one(connection, row.kind, row.key)
-                count += found.id == row.id and _give_back(connection, found)
+                if found.id == row.id and _give_back(connection, found):
+                    count += 1
+                    self._record(args, connection, found)
         self.say(f"{count} deadlines are armed again; engines take them.")
+
+    def _record(
+        self, args: argparse.Namespace, connection: sa.Connection, found: Deadline
+    ) -> None:
+        event = Event.of(
+            What.UNPARKED, None, found, detail=f"by operator {engines.operator()}"
+        )
+        self.record(args, connection, event)
 
 
 class Park(app.Changing):
@@ -250,8 +262,10 @@ class Park(app.Changing):
             reason = f"by operator {engines.operator()}"
             if args.reason:
                 reason += f": {args.reason}"
-            if not _deadlines().park(connection, found, new_token(), reason):
+            if not _deadlines().park(connection, _as_kept(found), new_token(), reason):
                 raise _stale(found)
+            event = Event.of(What.PARKED, None, found, found.owner_id, reason)
+            self.record(args, connection, event)
         self.say(f"{found} is parked; 'deadline retry' gives it back.")
 
 
@@ -274,8 +288,11 @@ class Disarm(app.Changing):
                 f"{found} will be removed for good; what it promised will not be done."
                 f"{_in_hand(found)}",
             )
-            if _deadlines().complete(connection, [found]):
+            if _deadlines().complete(connection, [_as_kept(found)]):
                 raise _stale(found)
+            by = f"by operator {engines.operator()}"
+            event = Event.of(What.DISARMED, None, found, found.owner_id, by)
+            self.record(args, connection, event)
         self.say(f"{found} is gone.")
 
 
@@ -307,6 +324,11 @@ def _require_text(kind: str, key: str) -> None:
     """:raises NoSuchDeadline: for bytes of a command line that are no text."""
     if any("\ud800" <= c <= "\udfff" for c in kind + key):
         raise exceptions.NoSuchDeadline(kind=ascii(kind), key=ascii(key))
+
+
+def _as_kept(found: Deadline) -> Deadline:
+    """``found`` for a guarded write: no owner is compared as an empty one."""
+    return found._replace(owner_id=found.owner_id or "")
 
 
 def _give_back(connection: sa.Connection, found: Deadline) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from liveness import clock, exceptions, model
 from liveness.cmd import app
+from liveness.events import Event, What
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -243,6 +244,8 @@ class Fence(app.Changing):
             if args.reason:
                 evidence += f": {args.reason}"
             self._fence(connection, engine, evidence, args.force)
+            event = Event(What.FENCED, None, engine.id, detail=evidence)
+            self.record(args, connection, event)
         self.say(f"{named(engine)} is fenced; the others take over what it had.")
 
     def _what(

@@ -22,6 +22,7 @@ COMMANDS = {
     "engine fence": "liveness.cmd.engines:Fence",
     "engine list": "liveness.cmd.engines:List",
     "engine show": "liveness.cmd.engines:Show",
+    "history": "liveness.cmd.history:History",
     "purge": "liveness.cmd.sweep:Purge",
     "sweep": "liveness.cmd.sweep:Sweep",
 }

@@ -100,7 +100,8 @@ class Sweep(app.Changing, app.Lister):
 class Purge(app.Changing):
     """Delete the rows of engines that ended long ago and own nothing
 
-    Engines do so by themselves after engine_retention; this is for doing it now.
+    And events that are older than history_retention. Engines do so by themselves; this
+    is for doing it now.
     """
 
     examples = ("purge --yes", "purge --older-than 86400 --yes")
@@ -116,6 +117,8 @@ class Purge(app.Changing):
         return parser
 
     def take_action(self, args: argparse.Namespace) -> None:
+        from liveness.db.events import EventLog
+
         settings = self.settings(args)
         age = args.older_than
         age = settings.engine_retention if age is None else age
@@ -123,12 +126,14 @@ class Purge(app.Changing):
             self.confirm(
                 args,
                 f"Rows of engines that ended more than {age:g} s ago and own nothing"
-                " will be deleted.",
+                " will be deleted, and what is too old of the history.",
             )
             count = in_batches(
                 lambda limit: engines.engines().purge(connection, age, limit)
             )
-        self.say(f"{count} rows of engines are deleted.")
+            kept, log = settings.history_retention, EventLog(clock.Clock())
+            events = in_batches(lambda limit: log.purge(connection, kept, limit))
+        self.say(f"{count} rows of engines and {events} events are deleted.")
 
 
 def in_batches(delete: Callable[[int], int], limit: int = 500) -> int:

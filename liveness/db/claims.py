@@ -114,6 +114,9 @@ class Claims:
         self._own = Change("own", CLAIMED, (MINE, *self._late(0.0)), _claimed)
         # Building a statement costs more than running it; there are few.
         self._statements: dict[Hashable, Any] = {}
+        self.on_taken: Callable[..., None] = lambda *args: None
+        """Told of what others had: (connection in whose transaction, or None; how;
+        before; after; reason)."""
 
     def claim_own(
         self, connection: sa.Connection, me: str, found: Sequence[Deadline]
@@ -193,8 +196,12 @@ class Claims:
         if not found:
             return []
         if not _has_bounded_locks(connection.dialect):
-            return self._change(connection, change, found, values, token=token)
+            after = self._change(connection, change, found, values, token=token)
+            won = {value.id for value in after}
+            self._tell(None, change, [v for v in found if v.id in won], after, values)
+            return after
         token = token or new_token()
+        after = []
         with transaction(connection):
             lock = self._statement(connection, change, _lock)
             ids = set(connection.execute(lock, values | numbers_of(found)).scalars())
@@ -208,7 +215,22 @@ class Claims:
                 ours = {name: values[name] for name in change.binds if name in values}
                 ours |= {"written": token, "ids": [value.id for value in taken]}
                 connection.execute(write, ours)
-        return _as_taken(taken, change, values, token)
+                after = _as_taken(taken, change, values, token)
+                self._tell(connection, change, taken, after, values)
+        return after
+
+    def _tell(
+        self,
+        connection: sa.Connection | None,
+        change: Change,
+        before: Sequence[Deadline],
+        after: Sequence[Deadline],
+        values: dict[str, Any],
+    ) -> None:
+        name = change.name
+        how = name[0] if isinstance(name, tuple) else name
+        if after and how != "own":
+            self.on_taken(connection, how, before, after, values.get("why"))
 
     def _change(
         self,

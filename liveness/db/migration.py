@@ -130,7 +130,8 @@ def _require_rights(connection: sa.Connection) -> None:
     for table in tables.metadata.sorted_tables:
         nothing = sa.select(table).where(sa.false())
         connection.execute(sa.insert(table).from_select(list(table.c.keys()), nothing))
-        connection.execute(sa.update(table).where(sa.false()).values(token=0))
+        if table is not tables.event:  # which is only added to, and purged
+            connection.execute(sa.update(table).where(sa.false()).values(token=0))
         connection.execute(sa.delete(table).where(sa.false()))
 
 

@@ -1,4 +1,4 @@
-"""The two tables, as the migrations make them (a test compares the two).
+"""The tables, as the migrations make them (a test compares the two).
 
 There is no foreign key from deadline to engine: an open host transaction with an
 arm in it would hold a lock on its engine's row, and block that engine's beat.
@@ -18,6 +18,7 @@ TEXT = sa.Text().with_variant(sa.dialects.mysql.MEDIUMTEXT(), "mysql", "mariadb"
 KIND_LENGTH = 64
 KEY_LENGTH = 255
 ENGINE_ID_LENGTH = 64
+DETAIL_LENGTH = 500
 
 # Keys are compared byte by byte on every database; SQLite must never give out an
 # id twice (a stale write by id would hit another deadline).
@@ -75,6 +76,24 @@ deadline = sa.Table(
     sa.UniqueConstraint("kind", "key", name="uq_liveness_deadline_kind_key"),
     sa.Index("ix_liveness_deadline_due", "state", "due_at", "id"),
     sa.Index("ix_liveness_deadline_owner", "owner_id", "state", "due_at", "id"),
+    sqlite_autoincrement=True,
+    **_TABLE_ARGS,
+)
+
+# No index but the primary key: it is written far more often than it is read.
+event = sa.Table(
+    "liveness_event",
+    metadata,
+    sa.Column("id", ID, primary_key=True, autoincrement=True),
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.Column("what", sa.String(16), nullable=False),
+    sa.Column("engine_id", sa.String(ENGINE_ID_LENGTH)),
+    sa.Column("about_id", sa.String(ENGINE_ID_LENGTH)),
+    sa.Column("kind", sa.String(KIND_LENGTH)),
+    sa.Column("key", sa.String(KEY_LENGTH)),
+    sa.Column("epoch", sa.BigInteger),
+    sa.Column("attempts", sa.Integer),
+    sa.Column("detail", sa.String(DETAIL_LENGTH)),
     sqlite_autoincrement=True,
     **_TABLE_ARGS,
 )

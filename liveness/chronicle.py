@@ -1,0 +1,203 @@
+"""What one engine writes into the history, and never waits for.
+
+What is taken over is recorded in the transaction of the claim; everything else is
+collected, and written at the beginning and end of a turn. A table that cannot be
+written is left alone for a while: the claim comes first.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable, Sequence
+
+import sqlalchemy as sa
+
+from liveness.clock import Clock
+from liveness.conf import Settings
+from liveness.db.connection import is_passing, one_line
+from liveness.db.events import EventLog
+from liveness.events import Event, History, What
+from liveness.model import (
+    Deadline,
+    Done,
+    Engine,
+    Outcome,
+    Park,
+    Rearm,
+    Release,
+    Retry,
+)
+
+LOG = logging.getLogger(__name__)
+
+PAUSE = 60.0
+"""Seconds for which a table is left alone that could not be written."""
+
+KEPT = 10_000
+"""Events kept while they cannot be written, and takeovers whose end is recorded."""
+
+BATCH = 500
+"""Events in one statement."""
+
+PURGED = 1000
+"""Events deleted at once."""
+
+OUTCOMES = {Done: What.COMPLETED, Rearm: What.REARMED, Release: What.RELEASED}
+
+
+class Chronicle:
+    """The history as one engine sees it. Thread-safe."""
+
+    def __init__(
+        self, log: EventLog, me: str, clock: Clock, settings: Settings
+    ) -> None:
+        self.settings = settings
+        self._log = log
+        self._me = me
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._pending: list[Event] = []
+        self._recovered: dict[int, None] = {}
+        self._writable = False
+        """The table took what was last written to it: a claim may rely on it."""
+        self._paused_until = float("-inf")
+
+    # --- what happened ----------------------------------------------------------
+
+    def registered(self, engine: Engine) -> None:
+        """This engine has begun."""
+        detail = f"host {engine.host}, pid {engine.pid}, {engine.binary}"
+        self._note([Event(What.REGISTERED, self._me, self._me, detail=detail)])
+
+    def stopped(self) -> None:
+        """This engine has resigned."""
+        self._note([Event(What.STOPPED, self._me, self._me)])
+
+    def fenced(self, connection: sa.Connection, victim: Engine, evidence: str) -> None:
+        """This engine has fenced another. Written at once: before what it had is taken
+        over."""
+        where = f"host {victim.host}, pid {victim.pid}: {evidence}"
+        self._note([Event(What.FENCED, self._me, victim.id, detail=where)])
+        self.flush(connection)
+
+    def taken(
+        self,
+        connection: sa.Connection | None,
+        how: str,
+        before: Sequence[Deadline],
+        after: Sequence[Deadline],
+        reason: str | None,
+    ) -> None:
+        """This engine took ``before``, which is now ``after``. With a connection, in
+        its transaction: an error there is the claim's.
+
+        :raises Exception: the database's.
+        """
+        events = [
+            self._takeover(how, old, new, reason)
+            for old, new in zip(before, after, strict=True)
+        ]
+        if how != "park":
+            self._recovered.update((value.id, None) for value in after)
+            while len(self._recovered) > KEPT:
+                del self._recovered[next(iter(self._recovered))]
+        if connection is None or not (self._writable and self._on):
+            self._note(events)
+            return
+        try:
+            self._log.add(connection, events)
+        except Exception as error:
+            self._failed(error)
+            raise
+
+    def fired(self, values: Iterable[Deadline]) -> None:
+        """This engine claimed own deadlines in their time."""
+        if self.settings.history == History.ALL:
+            self._note([Event.of(What.FIRED, self._me, value) for value in values])
+
+    def settled(self, value: Deadline, outcome: Outcome) -> None:
+        """This outcome of a deadline of this engine counted."""
+        recovered = value.id in self._recovered
+        detail = getattr(outcome, "reason", None)
+        if isinstance(outcome, Retry):
+            what = What.RETRIED
+        else:
+            self._recovered.pop(value.id, None)
+            if isinstance(outcome, Park):
+                what = What.PARKED
+            elif recovered or self.settings.history == History.ALL:
+                what = OUTCOMES.get(type(outcome), What.RELEASED)
+            else:
+                return
+        self._note([Event.of(what, self._me, value, detail=detail)])
+
+    # --- writing it -------------------------------------------------------------
+
+    def flush(self, connection: sa.Connection) -> None:
+        """Write what was collected. Whatever goes wrong is logged, and no more."""
+        if not self._pending or not self._on:
+            return
+        with self._lock:
+            events, self._pending = self._pending, []
+        try:
+            while events:
+                self._log.add(connection, events[:BATCH])
+                events = events[BATCH:]
+            self._writable = True
+        except Exception as error:
+            self._failed(error)
+            with self._lock:
+                self._pending = (events + self._pending)[-KEPT:]
+
+    def purge(self, connection: sa.Connection) -> None:
+        """Delete some of what is too old, if any, whoever wrote it. Errors as in
+        :meth:`flush`."""
+        if self._clock.monotonic() < self._paused_until:
+            return
+        try:
+            self._log.purge(connection, self.settings.history_retention, PURGED)
+        except Exception as error:
+            self._failed(error)
+
+    @property
+    def _on(self) -> bool:
+        return (
+            self.settings.history != History.OFF
+            and self._clock.monotonic() >= self._paused_until
+        )
+
+    def _takeover(
+        self, how: str, old: Deadline, new: Deadline, reason: str | None
+    ) -> Event:
+        match how:
+            case "adopt":
+                what = What.RESTARTED
+            case "orphans":
+                what = What.EXPIRED if old.expired else What.RETRIGGERED
+            case "park":
+                what = What.PARKED
+            case _:
+                what = What.EXPIRED
+                reason = "its owner let it lie"
+        if reason is None and old.owner_id is None:
+            reason = "it had no owner"
+        return Event.of(what, self._me, new, old.owner_id, reason)
+
+    def _note(self, events: list[Event]) -> None:
+        if events and self.settings.history != History.OFF:
+            with self._lock:
+                self._pending = (self._pending + events)[-KEPT:]
+
+    def _failed(self, error: Exception) -> None:
+        self._writable = False
+        if is_passing(error):
+            return
+        self._paused_until = self._clock.monotonic() + PAUSE
+        LOG.warning(
+            "The history cannot be written: %s. Engine %s goes on without, and tries"
+            " again in %g s.",
+            one_line(error),
+            self._me,
+            PAUSE,
+        )

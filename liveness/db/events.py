@@ -1,0 +1,107 @@
+"""Every statement on ``liveness_event``, which is only ever added to and purged.
+
+It has no index but its primary key, so that writing it costs little. Ids grow with
+time, near enough: a range of time is a range of ids, give or take a minute.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from liveness.clock import Clock
+from liveness.db import tables
+from liveness.events import Event
+
+V = tables.event
+
+WINDOW = 2000
+"""Rows looked at in one statement."""
+
+SLACK = timedelta(minutes=5)
+"""How far ids and times may be out of step: transactions commit late, clocks of nodes
+differ."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Sought:
+    """Which events: all of what is given holds. ``engine``: done by or to one whose id
+    begins so."""
+
+    engine: str | None = None
+    kind: str | None = None
+    what: Sequence[str] = ()
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+class EventLog:
+    """The history, through a connection that each call is given."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._now = clock.database_now
+
+    def add(self, connection: sa.Connection, events: Sequence[Event]) -> None:
+        """Append all of ``events``, in one statement."""
+        if events:
+            rows = [_row(event) for event in events]
+            statement = sa.insert(V).values([{"at": self._now(), **r} for r in rows])
+            connection.execute(statement)
+
+    def newest_first(
+        self, connection: sa.Connection, sought: Sought
+    ) -> Iterator[Event]:
+        """The events that are sought, from the newest id down."""
+        last = None
+        while True:
+            page = sa.select(V).order_by(V.c.id.desc()).limit(WINDOW)
+            if last is not None:
+                page = page.where(V.c.id < last)
+            rows = connection.execute(page).all()
+            for row in rows:
+                event = Event(**row._mapping)
+                if _matches(event, sought):
+                    yield event
+            if len(rows) < WINDOW:
+                return
+            if sought.since and max(row.at for row in rows) < sought.since - SLACK:
+                return
+            last = rows[-1].id
+
+    def purge(self, connection: sa.Connection, older_than: float, limit: int) -> int:
+        """Delete the oldest events, at most ``limit``, that are older than so many
+        seconds; return how many went."""
+        oldest = sa.select(V.c.id, V.c.at).order_by(V.c.id).limit(limit).subquery()
+        old = oldest.c.at < self._now(-older_than)
+        last = connection.execute(
+            sa.select(sa.func.max(oldest.c.id)).where(old)
+        ).scalar()
+        if last is None:
+            return 0
+        return connection.execute(sa.delete(V).where(V.c.id <= last)).rowcount
+
+
+def _row(event: Event) -> dict[str, Any]:
+    row = dataclasses.asdict(event)
+    del row["id"], row["at"]
+    if event.detail is not None:
+        kept = event.detail[: tables.DETAIL_LENGTH]
+        kept = kept.encode("utf-8", "backslashreplace").decode()
+        row["detail"] = kept.replace("\0", "\\0")[: tables.DETAIL_LENGTH]
+    return row
+
+
+def _matches(event: Event, sought: Sought) -> bool:
+    engines = (event.engine_id or "", event.about_id or "")
+    assert event.at is not None
+    return (
+        (sought.engine is None or any(e.startswith(sought.engine) for e in engines))
+        and (sought.kind is None or event.kind == sought.kind)
+        and (not sought.what or event.what in sought.what)
+        and (sought.since is None or event.at >= sought.since)
+        and (sought.until is None or event.at < sought.until)
+    )
