@@ -93,6 +93,9 @@ def _run() -> None:
     if not cfg.CONF.debug:  # nobody asked how the answer was found
         for name in ("alembic", "liveness"):
             logging.getLogger(name).setLevel(logging.WARNING)
+    for handler in logging.getLogger().handlers:
+        if getattr(handler, "stream", None) is sys.stdout:
+            handler.setStream(sys.stderr)  # type: ignore[attr-defined]
     # Not CONF.command: that hides every argument that is called like an option of
     # Heat's, such as host.
     args: Any = cfg.CONF._namespace

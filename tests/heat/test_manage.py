@@ -60,8 +60,12 @@ def test_every_native_command_is_there(manage: Manage, native: Manage) -> None:
     ours, theirs = manage("--help"), native("--help")
     assert ",".join(NATIVE) in theirs and "liveness" not in theirs
     assert ",".join((*NATIVE, "liveness")) in ours
-    assert manage("db_version") == native("db_version")
+    assert last_line(manage("db_version")) == last_line(native("db_version"))
     assert manage("service", "list") == native("service", "list")
+
+
+def last_line(text: str) -> str:
+    return text.splitlines()[-1]  # the others are its log
 
 
 def test_engines_are_listed_and_the_audit_is_silent(lab: Lab, manage: Manage) -> None:
