@@ -220,7 +220,7 @@ class Scanner:
             beginner = timer.engine is not None and fleet.alive(timer.engine)
             wrong = not beginner or age >= BEGINNER * self._patience
         if wrong and not self._delivers():
-            seen.since = now  # what nobody has may be a message that waits there
+            seen.print = ""  # what nobody has may wait there: begin again
         elif not timed or wrong:
             found = Finding(view, verdict, timer, untimed=not timed, age=age)
             self._hand_over(fleet, found, seen)
