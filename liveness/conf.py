@@ -232,6 +232,13 @@ OPTIONS: list[cfg.Opt] = [
         "down nothing but reading the history.",
     ),
     cfg.StrOpt(
+        "metrics_listen",
+        help="HOST:PORT on which each engine answers /metrics (for Prometheus) and "
+        "/healthz. Further engines on the same host take the next free port, of 32. "
+        "There is no authentication: keep it on the loopback address, 127.0.0.1:9464, "
+        "or behind something that has one. Needs the extra 'metrics'. Unset: off.",
+    ),
+    cfg.StrOpt(
         "state_directory",
         help="Directory for what an engine has observed of the others, so that its "
         "successor on the same host goes on from there: in a crash loop nobody "
@@ -276,6 +283,7 @@ class Settings:
     engine_retention: float = 3600.0
     history: str = str(History.RECOVERY)
     history_retention: float = 7 * 86400.0
+    metrics_listen: str | None = None
     state_directory: str | None = None
 
     @classmethod
@@ -369,6 +377,11 @@ class Settings:
                 f" of ttl ({ttl:g} s / 3 = {ttl / 3:g} s): a hung connection would"
                 " outlive the lease"
             )
+        if self.metrics_listen is not None:
+            try:
+                listening_address(self.metrics_listen)
+            except ValueError as error:
+                yield f"metrics_listen {error}"
         if self.backoff_initial > self.backoff_max:
             yield (
                 f"backoff_initial ({self.backoff_initial:g} s) must not exceed"
@@ -382,6 +395,20 @@ def _host_connection(conf: cfg.ConfigOpts) -> str:
         return conf.database.connection or DEFAULT_CONNECTION
     except (cfg.NoSuchOptError, cfg.NoSuchGroupError):
         return DEFAULT_CONNECTION
+
+
+def listening_address(text: str) -> tuple[str, int]:
+    """Host and port of ``metrics_listen``.
+
+    :raises ValueError: in a few words, when it is not HOST:PORT.
+    """
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not (colon and host and port.isascii() and port.isdigit() and len(port) < 6):
+        raise ValueError(f"({text}) must be HOST:PORT, such as 127.0.0.1:9464")
+    if int(port) > 65535:
+        raise ValueError(f"({text}) must have a port of at most 65535")
+    return host, int(port)
 
 
 def mutated(old: Settings, new: Settings) -> tuple[Settings, list[str]]:

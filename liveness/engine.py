@@ -43,6 +43,7 @@ from liveness.trust import Trust
 from liveness.version import __version__
 
 if TYPE_CHECKING:
+    from liveness.metrics import Endpoint
     from liveness.service import LivenessService
 
 LOG = logging.getLogger(__name__)
@@ -239,6 +240,7 @@ class Running:
         self._drain_lock = threading.RLock()
         self._drained = False
         self._asked = False
+        self._endpoint: Endpoint | None = None
         self.database = Database(settings.connection, settings.database_timeout)
         self._identity = identity or Identity.of_this_process()
         self.trust = Trust(clock, engine_id)
@@ -335,8 +337,39 @@ class Running:
         self.loop.on_fired = self.history.fired
         self.loop.write_history = self.history.flush
 
+    def _endpoint_of(self, settings: Settings) -> Endpoint | None:
+        """What answers for this engine, if the options say so.
+
+        :raises ConfigError: it cannot listen there.
+        """
+        if settings.metrics_listen is None:
+            return None
+        try:
+            from liveness import metrics
+        except ModuleNotFoundError as error:
+            raise exceptions.ConfigError(
+                reason=f"[liveness] metrics_listen needs {error.name}, which is not"
+                " installed: pip install 'liveness[metrics]'"
+            ) from None
+        parts = metrics.Parts(
+            clock=self._clock,
+            trust=self.trust,
+            heart=self.heart,
+            loop=self.loop,
+            runner=self.runner,
+            handlers=self._live.handlers,
+            claims=self._claims,
+            settler=self._settler,
+            detector=self._detected,
+            skew=self._sweep.skew,
+            history=self.history,
+            pools={"owner": self._pool, "sweep": self._sweep_pool},
+        )
+        return metrics.Endpoint(parts, settings.metrics_listen)
+
     def register(self) -> None:
         """Check the schema, and register."""
+        self._endpoint = self._endpoint_of(self._live.settings)
         migration.require_current(self.database, self._sweep_pool)
         self._register()
 
@@ -345,6 +378,8 @@ class Running:
         try:
             self.heart.start()
             self._thread.start()
+            if self._endpoint is not None:
+                self._endpoint.start()
         except RuntimeError:
             self.drain(0.0)
             raise
@@ -416,6 +451,8 @@ class Running:
 
     def close(self) -> None:
         """Give every resource back."""
+        if self._endpoint is not None:
+            self._endpoint.close()
         self._bell.close()
         self.database.close()
 

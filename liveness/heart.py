@@ -52,6 +52,7 @@ class Heart:
         self._connection: sa.Connection | None = None
         self._failing = self._suspended = self._idle = False
         self._stopping = threading.Event()
+        self.on_beat: Callable[[bool, float], None] = lambda committed, seconds: None
         self._pid = os.getpid()
         self._thread = threading.Thread(
             target=self._run, name="liveness-heart", daemon=True
@@ -150,7 +151,10 @@ class Heart:
                 self._look()
             else:
                 self._idle = False
-                if not self.beat():
+                began = self._clock.monotonic()
+                committed = self.beat()
+                self.on_beat(committed, self._clock.monotonic() - began)
+                if not committed:
                     interval = min(interval, max(0.05, interval / 4))
         except Exception:
             LOG.exception("The heart stumbled; it goes on.")

@@ -56,6 +56,7 @@ class Runner:
         self._lock = threading.Lock()
         self._holds: dict[int, Hold] = {}
         self.on_run: Callable[[list[int]], None] = lambda row_ids: None
+        self.on_ran: Callable[[Deadline, float], None] = lambda value, seconds: None
         self._unstarted = 0
         self._untrusted: list[Hold] = []
         self._hung = 0
@@ -206,6 +207,7 @@ class Runner:
                 return
             started = hold.started = self._clock.monotonic()
         outcome = self._outcome(hold.value)
+        self.on_ran(hold.value, self._clock.monotonic() - started)
         with self._lock:
             took = self._clock.monotonic() - started
             self._mean += (took - self._mean) / 8
