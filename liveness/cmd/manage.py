@@ -25,6 +25,7 @@ COMMANDS = {
     "history": "liveness.cmd.history:History",
     "purge": "liveness.cmd.sweep:Purge",
     "sweep": "liveness.cmd.sweep:Sweep",
+    "top": "liveness.cmd.top:Top",
 }
 """The words of each command, and its class. A new command is one line here."""
 

@@ -30,7 +30,7 @@ WINDOW = 2000
 """Rows looked at in one statement."""
 
 COUNTED = 10_000
-"""Rows of one engine that are counted at most."""
+"""Rows that are counted at most."""
 
 NOBODY, MISSING = "nobody", "missing"
 """What a deadline's owner is when it has none, or when there is no row of it."""
@@ -203,6 +203,15 @@ class Report:
         index finds them by owner, or by state and due time."""
         found = connection.execute(self._listed(wanted).limit(limit))
         return [_listed_of(row) for row in found]
+
+    def count(
+        self, connection: sa.Connection, wanted: Filter, limit: int = COUNTED
+    ) -> int:
+        """How many :meth:`some` would find, of at most ``limit``."""
+        some = sa.select(D.c.id).where(*self._conditions(wanted)).limit(limit)
+        count = sa.select(sa.func.count()).select_from(some.subquery())
+        number: int = connection.execute(count).scalar_one()
+        return number
 
     def kinds(self, connection: sa.Connection, limit: int) -> list[str]:
         """The kinds that there are, at most ``limit``, one step through the index for
