@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from oslo_config import cfg
 
 from liveness import Deadline, Handler, Outcome, Rearm, WhenOrphaned, exceptions
+from liveness.db.connection import is_database_error
 from liveness.heat import pause
 from liveness.heat.names import Timer, timer_key
 from liveness.heat.scan_death import MOMENT, PREFIX, AfterDeath
@@ -92,7 +93,7 @@ class Scan(Handler):
             broker_delivers, engine.engine_id, engine.live.clock
         )
         self._scanner = Scanner(engine, rows, fleet, findings, delivers)
-        self._after_death = AfterDeath(engine, rows, fleet, findings)
+        self._after_death = AfterDeath(rows, fleet, findings)
 
     def expired(self, deadline: Deadline) -> Outcome:
         if deadline.key.startswith(PREFIX):
@@ -176,7 +177,7 @@ class Scanner:
             with self._fleet.opened() as own:
                 fleet = self._fleet.read(own, self._rows.services())
                 for stack_id in due[:LOOKS]:
-                    self._look(own, fleet, stack_id, now)
+                    self._look_safely(own, fleet, stack_id, now)
         if len(due) > LOOKS or self._after is not None:
             return SOON
         looks = [seen.next_look for seen in self._sightings.values()]
@@ -193,6 +194,19 @@ class Scanner:
             found, self._after = self._rows.page(self._after)
             for stack_id in found:
                 self._sightings.setdefault(stack_id, Sighting())
+
+    def _look_safely(
+        self, own: sa.Connection, fleet: Fleet, stack_id: str, now: float
+    ) -> None:
+        """Whatever is odd about one stack, the others come next."""
+        try:
+            self._look(own, fleet, stack_id, now)
+        except exceptions.LivenessError:
+            raise
+        except Exception as error:
+            if is_database_error(error):
+                raise
+            LOG.exception("Stack %s cannot be judged, and is left alone.", stack_id)
 
     def _look(
         self, own: sa.Connection, fleet: Fleet, stack_id: str, now: float

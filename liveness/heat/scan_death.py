@@ -36,10 +36,7 @@ HARMLESS = ("CREATE", "DELETE")
 class AfterDeath:
     """What one engine remembers from one look to the next, by dead engine."""
 
-    def __init__(
-        self, engine: Any, rows: Rows, fleet: FleetReader, findings: Findings
-    ) -> None:
-        self._live = engine.live
+    def __init__(self, rows: Rows, fleet: FleetReader, findings: Findings) -> None:
         self._rows = rows
         self._fleet = fleet
         self._findings = findings

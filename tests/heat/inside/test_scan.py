@@ -76,7 +76,7 @@ class Scanned:
         parts = (engine, Rows(), self.reader, Findings(engine))
         self.delivered = True
         self.scanner = scan.Scanner(*parts, lambda: self.delivered)
-        self.after_death = AfterDeath(*parts)
+        self.after_death = AfterDeath(*parts[1:])
 
     def at(self, now: float) -> float:
         self.clock.now = now
@@ -390,6 +390,19 @@ def test_a_scan_that_fails_is_not_the_last(
     stacks.chain()
     scanned.at(INTERVAL)
     assert len(scanned.scanner._sightings) == 1
+
+
+def test_a_stack_that_cannot_be_judged_keeps_no_other_waiting(
+    stacks: Any, scanned: Scanned, timed: Callable[..., None]
+) -> None:
+    odd, stack = stacks.chain(told=1), stacks.chain(told=1)
+    timed(odd)
+    timed(stack)
+    edges = '{"edges": [["no node"]]}'
+    odd.set("UPDATE stack SET current_deps = :e WHERE id = :id", e=edges, id=odd.id)
+    scanned.at(0.0)
+    scanned.at(PATIENCE)
+    assert scanned.armed() == [lost(stack, 1)]
 
 
 # --- one engine -----------------------------------------------------------------------
