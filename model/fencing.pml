@@ -141,21 +141,16 @@ proctype Observe() {
     :: d_step {
         !fenced && fencing && !stall ->
         fencing = false;
-        if
-        :: current ->
-            fenced = true;
-            say("server: E is fenced\n");
-            witness(FENCE_FALLS, true);
-            witness(FENCED_AT_THE_BOUND, waiting == BOUND);
+        fenced = true;
+        say("server: E is fenced\n");
+        witness(FENCED_AT_THE_BOUND, waiting == BOUND);
 #ifdef PROOF
-            witness(FENCED_BY_PROOF, waiting == 0);
+        witness(FENCED_BY_PROOF, waiting == 0);
 #endif
 #ifdef CRASH_LOOP
-            witness(FENCED_BY_A_SUCCESSOR, run_age > LIFE);
+        witness(FENCED_BY_A_SUCCESSOR, run_age > LIFE);
 #endif
-            assert(gone || stuck)
-        :: else -> say("server: the fence changes no row\n")
-        fi
+        assert(current && (gone || stuck))
     }
 #ifdef CRASH_LOOP
     :: d_step {

@@ -618,7 +618,7 @@ proctype Host(byte r) {
      * may be on its way when A is dead, taken over, and purged. */
     if
     :: d_step { !calm && e[A].up && e[A].trust -> open[r] = true; say("A's host arms\n") }
-    :: calm || !e[A].up -> goto done
+    :: calm || !e[A].up -> goto end_done
     fi;
     if
     :: d_step {
@@ -633,8 +633,8 @@ proctype Host(byte r) {
         say("server: the arm is committed\n")
     }
     :: d_step { open[r] -> open[r] = false; say("the host rolls back\n") };
-        goto done
-    :: !open[r] -> goto done                           /* its server is gone */
+        goto end_done
+    :: !open[r] -> goto end_done                           /* its server is gone */
     fi;
 #ifdef HOST
 end:
@@ -666,8 +666,8 @@ end:
     :: !value[r] || calm || !e[A].up -> break
     od;
 #endif
-done:
-    skip
+end_done:
+    false
 }
 
 #ifdef M_ARM_OVERWRITES      /* the other host's arm of a key that lives is refused */
