@@ -50,7 +50,7 @@ system: .venv/test.stamp
 	@tools/system-packages test
 
 .venv/run.stamp: setup.py requirements.txt pyproject.toml liveness/version.py
-	@tools/venv -e '.[postgresql,metrics]'
+	@tools/venv -e '.[postgresql,metrics,reports]'
 	@touch $@
 
 .venv/test.stamp: .venv/run.stamp test-requirements.txt

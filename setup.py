@@ -69,6 +69,7 @@ setup(
         # binary: nothing to compile, no libpq to install; 3.2.0 had a broken extra
         "postgresql": ["psycopg[binary]>=3.2.2,<4"],
         "metrics": ["prometheus-client>=0.21,<1"],
+        "reports": ["oslo.reports>=3.4,<4"],
         "heat": ["openstack-heat>=27.0,<28"],
     },
     entry_points={

@@ -264,8 +264,9 @@ def test_widths_are_as_wide_as_needed_and_no_narrower_than_may_be():
     assert output._shrunk([3, 40], 5) == [3, 8]
 
 
-def test_an_error_before_the_first_row_writes_nothing_to_stdout(sqlite_url):
-    text = one_line(ask(sqlite_url, "deadline", "list", "-f", "json"))
+@pytest.mark.parametrize("form", list(output.FORMATS))
+def test_an_error_before_the_first_row_writes_nothing_to_stdout(sqlite_url, form):
+    text = one_line(ask(sqlite_url, "deadline", "list", "-f", form))
     assert "db sync" in text
 
 

@@ -30,7 +30,7 @@ LAYERS = """
     sweep
     loop
     engine
-    service
+    service reports
     liveness
 """
 # On top of all that; each may import what is below, and modules of its own package.

@@ -119,7 +119,7 @@ def test_what_is_imported_is_required_and_what_is_required_is_used(promised):
     extras = promised["extras_require"]
     optional = {
         module_of(name)
-        for extra in ("postgresql", "metrics")
+        for extra in ("postgresql", "metrics", "reports")
         for name in names_of(extras[extra])
     }
     used = modules_used() - {"liveness", "migrations"}

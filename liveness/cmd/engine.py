@@ -65,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     backend.init_backend(backend.BackendType.THREADING)
     from oslo_service import service
 
+    _report(conf, live)
     live.on_fenced(_exit)
     launcher = service.launch(
         conf, live.service(), workers=conf.workers, restart_method="mutate"
@@ -80,6 +81,16 @@ def _look(live: Liveness) -> None:
         migration.require_current(database, database.pool(1))
     finally:
         database.close()
+
+
+def _report(conf: cfg.ConfigOpts, live: Liveness) -> None:
+    """Where oslo.reports is installed, SIGUSR2 has each process report on itself."""
+    try:
+        from liveness import reports
+
+        reports.setup(conf, live)
+    except ModuleNotFoundError:
+        return
 
 
 def _exit(reason: str) -> None:
