@@ -86,9 +86,8 @@ def run(variant: Variant, folder: Path) -> Result:
     out, log = folder / f"{variant.name}.json", folder / f"{variant.name}.log"
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     environment["PYTHONPATH"] = os.pathsep.join(map(str, venv.unit_tests()))
-    if variant.enabled:
-        environment["OS_LIVENESS__ENABLED"] = "true"
-    command = [*variant.python, "-P", str(CHILD), str(out), *MODULES]
+    enabled = "enabled" if variant.enabled else ""
+    command = [*variant.python, "-P", str(CHILD), str(out), enabled, *MODULES]
     start = time.monotonic()
     with open(log, "wb") as file:
         code = subprocess.run(
