@@ -21,7 +21,7 @@ SECONDS = 900  # of one test, with the set-up of everything
 WANTED = os.environ.get("LIVENESS_HEAT", "") != "0"
 SHORT = os.environ.get("LIVENESS_HEAT", "") in ("", "short")
 
-_NEEDS_HEAT = {"cloud", "lab", "need_heat"}
+_NEEDS_HEAT = {"cloud", "lab"}
 
 _report = Report()
 _stuck: list[Stuck] = []
@@ -31,6 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "heat: runs a real Heat; not with LIVENESS_HEAT=0"
     )
+    config.addinivalue_line("markers", "long: of those, not in the short set")
 
 
 def pytest_collection_modifyitems(
@@ -45,20 +46,16 @@ def pytest_collection_modifyitems(
         if here in item.path.parents and _NEEDS_HEAT & set(item.fixturenames):
             item.add_marker(pytest.mark.heat)
             item.add_marker(pytest.mark.timeout(SECONDS))
-            (last if WANTED else left_out).append(item)
+            wanted = WANTED and not (SHORT and item.get_closest_marker("long"))
+            (last if wanted else left_out).append(item)
     if left_out:
         config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in last + left_out] + last
 
 
 @pytest.fixture(scope="session")
-def need_heat() -> None:
-    _give_up_for(_without_heat())
-
-
-@pytest.fixture(scope="session")
-def cloud(need_heat: None) -> Iterator[Cloud]:
-    _give_up_for(Cloud.available())
+def cloud() -> Iterator[Cloud]:
+    _give_up_for(Cloud.available() or _without_heat())
     cloud = Cloud()
     cloud.start()
     try:

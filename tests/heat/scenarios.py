@@ -164,7 +164,7 @@ def killed_twice(run: Run) -> None:
     run.expect(stack, COMPLETE)
 
 
-@scenario("stuck", short=True, executor_thread_pool_size=2, **SCAN)
+@scenario("stuck", short=True, executor_thread_pool_size=2)
 def killed_with_messages_waiting(run: Run) -> None:
     """Engine killed with messages waiting behind its thread pool of 2: acked, never
     run, in no row."""
@@ -177,7 +177,7 @@ def killed_with_messages_waiting(run: Run) -> None:
     run.expect(stack, COMPLETE)
 
 
-@scenario("stuck", short=True)
+@scenario("stuck")
 def killed_in_a_fan(run: Run) -> None:
     """Engine killed in the middle of ten: one, eight that need it, one that needs
     them all."""
@@ -186,7 +186,7 @@ def killed_in_a_fan(run: Run) -> None:
     run.expect(stack, COMPLETE)
 
 
-@scenario("stuck", short=True)
+@scenario("stuck")
 def host_lost(run: Run) -> None:
     """Master and workers of one host killed at once, while they hold a create."""
     stack = run.create(chain(3, create_secs=4))
@@ -684,7 +684,7 @@ def messages_lost_with_the_broker(run: Run) -> None:
 # --- the infrastructure -------------------------------------------------------------
 
 
-@scenario("right", short=True)
+@scenario("right")
 def database_restarted(run: Run) -> None:
     """The database is restarted in the middle of a create; nothing ends meanwhile."""
     stack = run.create(chain(3, create_secs=8))
@@ -702,7 +702,7 @@ def database_away_at_the_end_of_an_action(run: Run) -> None:
     run.expect(stack, COMPLETE)
 
 
-@scenario("right", "stuck", short=True, **SCAN)
+@scenario("right", "stuck", **SCAN)
 def rabbit_restarted(run: Run) -> None:
     """RabbitMQ is restarted while a create is under way; stock Heat is stuck in some
     runs and right in others."""
@@ -712,7 +712,7 @@ def rabbit_restarted(run: Run) -> None:
     run.expect(stack, COMPLETE)
 
 
-@scenario("stuck", short=True, **SCAN)
+@scenario("stuck", **SCAN)
 def already_stuck(run: Run) -> None:
     """Stacks that got stuck under a stock Heat; then the fleet is restarted, with
     this package if that is the mode."""

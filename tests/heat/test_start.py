@@ -25,6 +25,7 @@ def works(lab: Lab) -> bool:
     return lab.wait_stack(stack, ended=True).state == "CREATE_COMPLETE"
 
 
+@pytest.mark.long
 def test_a_disabled_engine_is_a_stock_one(lab: Lab) -> None:
     lab.start_engines(masters=1, liveness__enabled=False)
     assert works(lab)
@@ -33,6 +34,7 @@ def test_a_disabled_engine_is_a_stock_one(lab: Lab) -> None:
     assert "liveness." not in log_of(lab)
 
 
+@pytest.mark.long
 def test_the_program_of_its_own_is_enabled_unasked(lab: Lab) -> None:
     lab.start_engines(masters=0, stock=True)  # a configuration without a word of it
     lab.fleet.venv = lab.venv
@@ -60,6 +62,7 @@ def test_without_its_tables_heat_goes_on_and_liveness_starts_when_they_come(
     assert works(lab)
 
 
+@pytest.mark.long
 def test_a_configuration_that_cannot_work_does_not_stop_heat(lab: Lab) -> None:
     lab.start_engines(masters=1, liveness__ttl=1, liveness__beat_interval=5)
     assert works(lab)

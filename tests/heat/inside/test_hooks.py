@@ -1,7 +1,4 @@
-"""Rules of the wrappers, run by the Python that has Heat; without servers.
-
-Named so that pytest does not collect it: test_inside_heat runs it.
-"""
+"""Rules of the wrappers and of the table of recoveries; without servers."""
 
 from __future__ import annotations
 
@@ -208,7 +205,3 @@ class Table(unittest.TestCase):
         for call in wrap.call_args_list:
             owner, name, _ = call.args
             self.assertTrue(callable(getattr(owner, name)), name)
-
-
-if __name__ == "__main__":
-    unittest.main()
