@@ -252,7 +252,7 @@ class Audit:
 
     def _orphaned(self, connection: sa.Connection) -> Iterator[Finding]:
         gone = list(Engines(self._clock).owners_not_alive(connection, MOST))
-        wanted = [Filter(states=UNSETTLED, owner=NOBODY)]
+        wanted = [Filter(states=[state], owner=NOBODY) for state in UNSETTLED]
         if gone:
             wanted.append(Filter(states=UNSETTLED, owners=gone))
         rows = [row for each in wanted for row in self._some(connection, each)]
