@@ -76,6 +76,7 @@ setup(
         "console_scripts": [
             "liveness-manage = liveness.cmd.manage:main",
             "liveness-audit = liveness.cmd.audit:main",
+            "liveness-web = liveness.cmd.web:main",
             "liveness-engine = liveness.cmd.engine:main",
             "liveness-demo = liveness.demo.main:main",
             "liveness-heat-engine = liveness.heat.launch:main",

@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except mistakes as error:
         base.fail(PROG, error)
         return 1
-    # oslo.service brings eventlet along, and a library of its imports it if it is there.
+    # oslo.service brings eventlet along, and a library of its imports it if it can.
     warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
     backend.init_backend(backend.BackendType.THREADING)
     from oslo_service import service

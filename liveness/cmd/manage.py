@@ -26,6 +26,7 @@ COMMANDS = {
     "purge": "liveness.cmd.sweep:Purge",
     "sweep": "liveness.cmd.sweep:Sweep",
     "top": "liveness.cmd.top:Top",
+    "web": "liveness.cmd.web:Web",
 }
 """The words of each command, and its class. A new command is one line here."""
 

@@ -178,9 +178,13 @@ class Report:
         return {row[0]: row[1] for row in connection.execute(count)}
 
     def deadlines(
-        self, connection: sa.Connection, wanted: Filter | None = None
+        self,
+        connection: sa.Connection,
+        wanted: Filter | None = None,
+        windows: int | None = None,
     ) -> Iterator[Listed]:
-        """The deadlines that ``wanted`` asks for, by row id."""
+        """The deadlines that ``wanted`` asks for, by row id; of the first ``windows``
+        of the table, or of all of it."""
         after: sa.BindParameter[int] = sa.bindparam("after")
         upto: sa.BindParameter[int] = sa.bindparam("upto")
         window = sa.select(D.c.id).where(D.c.id > after).order_by(D.c.id).limit(WINDOW)
@@ -195,6 +199,10 @@ class Report:
             for row in connection.execute(page, {"after": last, "upto": to}).all():
                 yield _listed_of(row)
             last = to
+            if windows is not None:
+                windows -= 1
+                if not windows:
+                    return
 
     def some(
         self, connection: sa.Connection, wanted: Filter, limit: int
@@ -217,6 +225,14 @@ class Report:
         count = sa.select(sa.func.count()).select_from(some.subquery())
         number: int = connection.execute(count).scalar_one()
         return number
+
+    def by_kind(
+        self, connection: sa.Connection, state: str, limit: int = COUNTED
+    ) -> dict[str, int]:
+        """Number of deadlines in that state by kind, of at most ``limit`` in all."""
+        some = sa.select(D.c.kind).where(D.c.state == state).limit(limit).subquery()
+        count = sa.select(some.c.kind, sa.func.count()).group_by(some.c.kind)
+        return {row[0]: row[1] for row in connection.execute(count)}
 
     def kinds(self, connection: sa.Connection, limit: int) -> list[str]:
         """The kinds that there are, at most ``limit``, one step through the index for
