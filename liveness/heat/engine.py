@@ -161,6 +161,13 @@ class HeatEngine:
     def dead_lock(self, resource_id: int) -> bool:
         """Whether a dead engine of ours has the resource's lock. If so, it is seen to
         that somebody takes care of that, also if nobody had written it down."""
+        try:
+            return self._dead_lock(resource_id)
+        except Exception as error:
+            LOG.warning("The dead lock of resource %s: %s", resource_id, error)
+            return False
+
+    def _dead_lock(self, resource_id: int) -> bool:
         row = rows.find(resource_id)
         if row is None or row.engine_id in (None, self.engine_id):
             return False
@@ -184,7 +191,4 @@ class HeatEngine:
             )
         except exceptions.AlreadyArmed:
             LOG.debug("Resource %s is taken care of.", resource_id)
-        except exceptions.LivenessError as error:
-            LOG.warning("The dead lock of resource %s: %s", resource_id, error)
-            return False
         return True

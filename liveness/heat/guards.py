@@ -61,16 +61,8 @@ class Guards:
     ) -> Iterator[None]:
         """Run the block with ``what`` written down. If it ends in an error, a handler
         has a look at what came of it: Heat may not have had the time to write it."""
-        key = what.new_key()
-        due_in = self._action_due if kind == names.ACTION else FOR_EVER
-        with contextlib.ExitStack() as armed, self._running(key):
-            guard = None
-            try:
-                guard = armed.enter_context(
-                    self._live.guard(kind, key, due_in=due_in, payload=what.dump())
-                )
-            except exceptions.LivenessError as error:
-                LOG.warning("%s is not guarded: %s", what.node, error)
+        with contextlib.ExitStack() as armed:
+            guard = self._write_down(armed, kind, what)
             try:
                 yield
             except Exception:
@@ -78,7 +70,24 @@ class Guards:
                     _leave(armed, guard)
                 raise
             finally:
-                _close(armed, what.node)
+                _close(armed, kind)
+
+    def _write_down(
+        self,
+        armed: contextlib.ExitStack,
+        kind: str,
+        what: names.Action | names.SnapshotDelete,
+    ) -> Guard | None:
+        due_in = self._action_due if kind == names.ACTION else FOR_EVER
+        try:
+            key = what.new_key()
+            armed.enter_context(self._running(key))
+            return armed.enter_context(
+                self._live.guard(kind, key, due_in=due_in, payload=what.dump())
+            )
+        except Exception as error:  # whatever it is, Heat's work goes on
+            LOG.warning("A %s runs, and is not guarded: %s", kind, error)
+            return None
 
     @contextlib.contextmanager
     def _running(self, key: str) -> Iterator[None]:
@@ -116,10 +125,10 @@ def _leave(armed: contextlib.ExitStack, guard: Guard) -> None:
         armed.__exit__(type(stale), stale, None)
 
 
-def _close(armed: contextlib.ExitStack, node: str) -> None:
+def _close(armed: contextlib.ExitStack, kind: str) -> None:
     try:
         armed.close()
     except exceptions.StaleDeadline:
-        LOG.info("%s was taken over, or had taken too long.", node)
-    except exceptions.LivenessError as error:
-        LOG.warning("%s: %s", node, error)
+        LOG.info("A %s was taken over, or had taken too long.", kind)
+    except Exception as error:
+        LOG.warning("A %s has ended, and is not struck out: %s", kind, error)

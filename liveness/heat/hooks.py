@@ -4,7 +4,6 @@ has no engine of ours, and never fails for ours.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import inspect
 import logging
@@ -70,10 +69,18 @@ def stop(original: Callable[..., Any], self: Any) -> None:
     """A worker drains: what it cannot finish in time is handed over."""
     engine = current()
     if engine is not None:
-        engine.begin_stop(float(cfg.CONF.graceful_shutdown_timeout))
+        engine.begin_stop(_patience())
     original(self)
     if engine is not None:
         engine.end()
+
+
+def _patience() -> float:
+    """Seconds until the launcher kills what has not ended; 0: it never does."""
+    try:
+        return float(cfg.CONF.graceful_shutdown_timeout)
+    except cfg.NoSuchOptError:  # no launcher
+        return 0.0
 
 
 # --- what runs under a guard --------------------------------------------------
@@ -89,12 +96,12 @@ def run_action(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return None
     values = _arguments(original, args, kwargs)
     action = names.Action(
-        resource=values["resource_id"],
-        traversal=values["current_traversal"],
-        is_update=values["is_update"],
-        node_type=values["node_type"],
-        abandon=values["abandon"],
-        adopt=values["adopt_stack_data"] is not None,
+        resource=values.get("resource_id", ""),
+        traversal=values.get("current_traversal", ""),
+        is_update=values.get("is_update", True),
+        node_type=values.get("node_type", "resource"),
+        abandon=values.get("abandon"),
+        adopt=values.get("adopt_stack_data") is not None,
         engine=engine.engine_id,
         host=engine.host,
     )
@@ -108,8 +115,13 @@ def run_snapshot(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any
     if engine is None:
         return original(*args, **kwargs)
     values = _arguments(original, args, kwargs)
-    fields = dataclasses.fields(names.SnapshotDelete)
-    part = names.SnapshotDelete(**{field.name: values[field.name] for field in fields})
+    part = names.SnapshotDelete(
+        snapshot_id=values.get("snapshot_id", ""),
+        resource_name=values.get("resource_name", ""),
+        start_time=values.get("start_time"),
+        is_stack_delete=values.get("is_stack_delete", False),
+        current_traversal=values.get("current_traversal"),
+    )
     with engine.guards.guard(names.SNAPSHOT, part):
         return original(*args, **kwargs)
 
@@ -117,8 +129,12 @@ def run_snapshot(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any
 def _arguments(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> dict[str, Any]:
-    """The arguments of a call by name, with the defaults of this release of Heat."""
-    given = inspect.signature(function).bind(*args, **kwargs)
+    """The arguments of a call by name, with the defaults of this release of Heat; none
+    for a call that Heat is about to refuse."""
+    try:
+        given = inspect.signature(function).bind(*args, **kwargs)
+    except TypeError:
+        return {}
     given.apply_defaults()
     return given.arguments
 

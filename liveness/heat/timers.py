@@ -12,7 +12,8 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from heat.db import api as db_api
+from heat.common import context as contexts
+from heat.objects import stack as stack_objects
 from oslo_config import cfg
 
 from liveness import exceptions
@@ -71,14 +72,20 @@ def updated(
 def deleted(original: Callable[..., Any], context: Any, stack_id: str) -> Any:
     """A stack is gone, and not before now is its DELETE over."""
     engine = current()
-    traversal = None
-    if engine is not None:
-        row = db_api.stack_get(context, stack_id, show_deleted=True, eager_load=False)
-        traversal = row.current_traversal if row is not None else None
+    traversal = _traversal_of(stack_id) if engine is not None else None
     answer = original(context, stack_id)
     if engine is not None and traversal:
         _disarm(engine, stack_id, traversal)
     return answer
+
+
+def _traversal_of(stack_id: str) -> str | None:
+    try:
+        row = stack_objects.Stack.get_by_id(contexts.get_admin_context(), stack_id)
+    except Exception as error:
+        LOG.info("The timer of stack %s is left: %s", stack_id, error)
+        return None
+    return None if row is None else str(row.current_traversal)
 
 
 def _in_progress(values: Mapping[str, Any]) -> bool:
@@ -99,6 +106,15 @@ def _ended(values: Mapping[str, Any]) -> bool:
 
 
 def _arm(engine: HeatEngine, stack_id: str, values: Mapping[str, Any]) -> None:
+    try:
+        _write_down(engine, stack_id, values)
+    except exceptions.AlreadyArmed:
+        LOG.debug("Stack %s has its timer.", stack_id)
+    except Exception as error:  # whatever it is, Heat's work goes on
+        LOG.warning("Stack %s has no timer: %s", stack_id, error)
+
+
+def _write_down(engine: HeatEngine, stack_id: str, values: Mapping[str, Any]) -> None:
     timer = names.Timer(
         stack=stack_id,
         traversal=values["current_traversal"],
@@ -109,17 +125,12 @@ def _arm(engine: HeatEngine, stack_id: str, values: Mapping[str, Any]) -> None:
     )
     minutes = values.get("timeout")
     seconds = cfg.CONF.stack_action_timeout if minutes is None else minutes * 60
-    try:
-        engine.live.arm(
-            names.TIMER,
-            timer.key,
-            due_in=seconds + engine.settings.timer_grace,
-            payload=timer.dump(),
-        )
-    except exceptions.AlreadyArmed:
-        LOG.debug("The timer of %s is armed.", timer.key)
-    except exceptions.LivenessError as error:
-        LOG.warning("Stack %s has no timer: %s", stack_id, error)
+    engine.live.arm(
+        names.TIMER,
+        timer.key,
+        due_in=seconds + engine.settings.timer_grace,
+        payload=timer.dump(),
+    )
 
 
 def _disarm(engine: HeatEngine, stack_id: str, traversal: str) -> None:
@@ -129,5 +140,5 @@ def _disarm(engine: HeatEngine, stack_id: str, traversal: str) -> None:
         if found is not None:
             with contextlib.suppress(exceptions.StaleDeadline):
                 engine.live.disarm(found)
-    except exceptions.LivenessError as error:
+    except Exception as error:
         LOG.info("The timer of stack %s is left: %s", stack_id, error)
