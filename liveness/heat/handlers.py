@@ -73,6 +73,8 @@ class SnapshotAction(Handler):
 
     def expired(self, deadline: Deadline) -> Outcome:
         part = names.SnapshotDelete.load(deadline.payload)
+        if pause.paused(self._engine.live):
+            return Rearm(pause.LOOK_SECONDS)
         if not self._engine.settings.acts:
             return Park(f"report mode: would delete snapshot part {part.node} again")
         snapshots.delete_again(self._engine.recovery, part)
@@ -94,19 +96,24 @@ class StackTimer(Handler):
             return Rearm(pause.LOOK_SECONDS)
         if not self._engine.settings.acts:
             return Park(f"report mode: would time out stack {timer.stack}")
-        return self._engine.recovery.time_out(timer)
+        return self._act(timer)
 
     def orphaned(self, deadline: Deadline) -> Outcome:
         timer = names.Timer.load(deadline.payload)
         if pause.paused(self._engine.live):
             return Rearm(pause.LOOK_SECONDS)
+        if not self._engine.settings.acts:
+            left = self._engine.recovery.time_left(timer.stack)
+            return Rearm(left + self._engine.settings.timer_grace)
         _look_further(self._engine, timer.engine)
+        return self._act(timer)
+
+    def _act(self, timer: names.Timer) -> Outcome:
         recovery = self._engine.recovery
-        outcome = recovery.stack(timer) if self._engine.settings.acts else None
-        if outcome is not None:
-            return outcome
-        left = recovery.time_left(timer.stack)
-        return Rearm(left + self._engine.settings.timer_grace)
+        outcome = None
+        if timer.engine is not None and self._engine.is_dead(timer.engine):
+            outcome = recovery.stack(timer)
+        return outcome or recovery.time_out(timer)
 
 
 class Retriggered(Handler):

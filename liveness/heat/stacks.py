@@ -94,9 +94,9 @@ def time_out(recovery: Recovery, timer: Timer) -> Outcome:
         return Done()
     ours = str(uuid.uuid5(TIMED_OUT, timer.traversal))
     if stack.current_traversal == timer.traversal:
-        left = float(stack.time_remaining())
+        left = float(stack.time_remaining()) + recovery.grace
         if left > 0:
-            return Rearm(left + recovery.grace)
+            return Rearm(left)
         if not _take(stack, ours):
             return Rearm(recovery.grace)  # it is ending just now
     elif stack.current_traversal != ours:
