@@ -585,6 +585,7 @@ end:
     }
     :: d_step {
         !calm ->
+        witness(COMMIT_IS_UNDONE, row[0].state == GONE && standby[0].state == CLAIMED);
         for (x : 0 .. ROWS - 1) {
             row[x].state = standby[x].state; row[x].owner = standby[x].owner;
             row[x].due = standby[x].due;

@@ -150,11 +150,11 @@ SEARCHES = [
     ),
     # Rows: nothing lost, nothing early, one holder (1, 2, 3).
     *holds("rows", "", "HOST", "DRAIN", "HANGS RETRIES", "VM_PAUSE"),
-    *holds("rows", "ENDS", "ENDS HANGS RETRIES", "LATE"),
+    *holds("rows", "ENDS", "ENDS HANGS RETRIES"),
     *holds("rows", "DRAIN HANGS RETRIES", "DRAIN HOST", "VM_PAUSE LATE", long=True),
     *holds("rows", "ROWS=2", "FAILOVER", "VM_PAUSE HOST", long=True),
-    *holds("rows", "LATE HANGS", "LATE DRAIN", "LATE HOST", long=True),
-    *holds("rows", "ENDS DRAIN", long=True),
+    *holds("rows", "LATE", "LATE HANGS", "LATE DRAIN", "LATE HOST", long=True),
+    *holds("rows", "ENDS DRAIN", "ENDS LATE", long=True),
     *planted(
         "mutant",
         "rows",
