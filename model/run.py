@@ -27,7 +27,7 @@ HERE = Path(__file__).resolve().parent
 MEMORY = 3600
 """Megabytes for one search."""
 
-DEPTH = 5_000_000
+DEPTH = 1_000_000
 """Steps of the longest run; the searches get nowhere near."""
 
 PATIENCE = 1800
@@ -236,7 +236,8 @@ def _output(search: Search, folder: str) -> str:
     how += ["-DNOREDUCE", f"-DMEMLIM={MEMORY}", "-w"]  # every order, to the letter
     _call("gcc", *how, "-o", "pan", "pan.c", cwd=folder)
     how = ["-a"] if ends else []
-    return _call("./pan", *how, f"-m{DEPTH}", "-w22", cwd=folder, check=False)
+    how += [f"-m{DEPTH}", "-w24" if search.long else "-w18"]
+    return _call("./pan", *how, cwd=folder, check=False)
 
 
 def _call(*command: str, cwd: str, check: bool = True) -> str:
