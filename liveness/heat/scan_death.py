@@ -40,44 +40,41 @@ class AfterDeath:
         self._rows = rows
         self._fleet = fleet
         self._findings = findings
-        self._seen: dict[str, tuple[int, dict[str, str]]] = {}
+        self._watched: dict[str, tuple[int, dict[str, str]]] = {}
 
     def look(self, deadline: Deadline) -> Outcome:
-        """Look at what is in progress. What is as it was at the last look, and in
-        nobody's hands, is handed over; then it is done."""
-        looks, before = self._seen.pop(deadline.key, (0, {}))
-        prints: dict[str, str] = {}
+        """Look at what was in progress at the death. A stack that is as it was at the
+        last look is judged; when all are, or are over, it is done."""
+        looks, waiting = self._watched.pop(deadline.key, (0, {}))
         with self._fleet.opened() as own:
             fleet = self._fleet.read(own, self._rows.services())
             if self._findings.forbidden(fleet):
                 return Done()
-            for key in sorted(fleet.timers)[:STACKS]:
-                stack_id, _, _ = key.partition("/")
-                found = self._judged(own, fleet, stack_id, before, prints)
-                if found is not None:
-                    self._findings.hand_over(fleet, found)
-        if (looks and not fleet.full) or looks >= LOOKS:
+            if not looks:
+                stacks = {key.partition("/")[0] for key in fleet.timers}
+                waiting = dict.fromkeys(sorted(stacks)[:STACKS], "")
+            waiting = {
+                stack_id: print_
+                for stack_id, before in waiting.items()
+                if (print_ := self._look(own, fleet, stack_id, before))
+            }
+        if not waiting or looks >= LOOKS:
             return Done()
-        self._seen[deadline.key] = looks + 1, prints
+        self._watched[deadline.key] = looks + 1, waiting
         return Rearm(MOMENT)
 
-    def _judged(
-        self,
-        own: Any,
-        fleet: Fleet,
-        stack_id: str,
-        before: dict[str, str],
-        prints: dict[str, str],
-    ) -> Finding | None:
-        view = self._rows.view(stack_id, data=stack_id in before)
+    def _look(self, own: Any, fleet: Fleet, stack_id: str, before: str) -> str:
+        """How the stack is, if it is still to be judged."""
+        view = self._rows.view(stack_id, data=bool(before))
         if view is None or view.action not in HARMLESS:
-            return None
-        prints[stack_id] = fingerprint(view, fleet.actions, fleet.alive, True)
-        if fleet.full or prints[stack_id] != before.get(stack_id):
-            return None
+            return ""
+        print_ = fingerprint(view, fleet.actions, fleet.alive, True)
+        if fleet.full or print_ != before:
+            return print_
         timer = Timer(view.id, view.traversal, view.action)
         timer = self._fleet.timer(own, timer.key) or timer
         verdict = judge(view, fleet.actions, fleet.alive, timer.abandon)
-        if not verdict.lost:
-            return None
-        return Finding(view, verdict, timer, untimed=False, age=MOMENT)
+        if verdict.lost:
+            found = Finding(view, verdict, timer, untimed=False, age=MOMENT)
+            self._findings.hand_over(fleet, found)
+        return ""

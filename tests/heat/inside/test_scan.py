@@ -12,7 +12,7 @@ import pytest
 import liveness
 from liveness import Done, Handler, Liveness, Settings
 from liveness.db import report
-from liveness.heat import names, scan
+from liveness.heat import names, scan, scan_death
 from liveness.heat.conf import HeatSettings
 from liveness.heat.names import Action, Timer
 from liveness.heat.scan_death import AfterDeath
@@ -352,11 +352,40 @@ def test_after_a_death_two_looks_are_enough_where_a_second_message_does_no_harm(
     assert scanned.armed() == [lost(created, 1)]
 
 
-def test_after_a_death_what_moves_is_left_alone(
+def test_after_a_death_what_moves_is_judged_when_it_does_not_any_more(
     stacks: Any, scanned: Scanned, timed: Callable[..., None]
 ) -> None:
     timed(stack := stacks.chain(told=1))
     look(scanned)
+    for _ in range(3):
+        stack.touch()
+        assert not isinstance(look(scanned), Done)
+    assert scanned.armed() == []
+    assert isinstance(look(scanned), Done)
+    assert scanned.armed() == [lost(stack, 1)]
+
+
+def test_after_a_death_nothing_is_judged_while_engines_have_their_hands_full(
+    stacks: Any, live: Liveness, timed: Callable[..., None]
+) -> None:
+    scanned = Scanned(live, threads=1)
+    timed(stack := stacks.chain(told=1))
+    busy = live.arm(names.ACTION, "another/1u/0", due_in=LATER)
+    for _ in range(3):
+        assert not isinstance(look(scanned), Done)
+    assert lost(stack, 1) not in scanned.armed()
+    live.disarm(busy)
+    assert isinstance(look(scanned), Done)
+    assert scanned.armed() == [lost(stack, 1)]
+
+
+def test_after_a_death_the_looks_end(
+    stacks: Any, scanned: Scanned, timed: Callable[..., None]
+) -> None:
+    timed(stack := stacks.chain(told=1))
+    for _ in range(scan_death.LOOKS):
+        stack.touch()
+        assert not isinstance(look(scanned), Done)
     stack.touch()
     assert isinstance(look(scanned), Done)
     assert scanned.armed() == []
