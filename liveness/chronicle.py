@@ -99,9 +99,10 @@ class Chronicle:
             for old, new in zip(before, after, strict=True)
         ]
         if how != "park":
-            self._recovered.update((value.id, None) for value in after)
-            while len(self._recovered) > KEPT:
-                del self._recovered[next(iter(self._recovered))]
+            with self._lock:
+                self._recovered.update((value.id, None) for value in after)
+                while len(self._recovered) > KEPT:
+                    del self._recovered[next(iter(self._recovered))]
         if connection is None or not (self._writable and self._on):
             self._note(events)
             return
@@ -123,7 +124,8 @@ class Chronicle:
         if isinstance(outcome, Retry):
             what = What.RETRIED
         else:
-            self._recovered.pop(value.id, None)
+            with self._lock:
+                self._recovered.pop(value.id, None)
             if isinstance(outcome, Park):
                 what = What.PARKED
             elif recovered or self.settings.history == History.ALL:

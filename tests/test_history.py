@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from liveness import Done, Liveness, Park, Rearm, Release, Retry, Settings
 from liveness.chronicle import PAUSE
 from liveness.clock import Clock
-from liveness.cmd import history
+from liveness.cmd import deadlines, history
 from liveness.db import events as db_events
 from liveness.db import migration
 from liveness.db.events import EventLog, Sought
@@ -241,6 +241,21 @@ def test_what_an_operator_does_is_recorded(synced, lite):
     assert {event.engine_id for event in found} == {None}
     assert all("operator " in event.detail for event in found)
     assert found[0].detail.endswith(": why")
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_each_of_many_that_an_operator_retries_is_recorded(
+    synced, lite, monkeypatch, batch
+):
+    monkeypatch.setattr(deadlines, "BATCH", batch)
+    engine = lite("engine")
+    for n in range(3):
+        engine.live.arm("timer", f"k{n}", due_in=600)
+    run(synced, "UPDATE liveness_deadline SET state = 'parked', owner_id = NULL")
+    result = managed("deadline", "retry", "--all", "--yes", "--connection", synced)
+    assert (result.code, result.err) == (0, "")
+    found = recorded(engine, what=["unparked"])
+    assert [event.key for event in found] == ["k0", "k1", "k2"]
 
 
 # --- what it costs --------------------------------------------------------------------

@@ -144,7 +144,7 @@ class Changing(Command):
             raise Usage("nothing was done")
 
     def record(
-        self, args: argparse.Namespace, connection: sa.Connection, event: Event
+        self, args: argparse.Namespace, connection: sa.Connection, *events: Event
     ) -> None:
         """Add what the operator did to the history, where that can be written."""
         from liveness.clock import Clock
@@ -155,7 +155,7 @@ class Changing(Command):
         if self.settings(args).history == History.OFF:
             return
         try:
-            EventLog(Clock()).add(connection, [event])
+            EventLog(Clock()).add(connection, events)
         except Exception as error:
             if not is_database_error(error):
                 raise

@@ -26,6 +26,10 @@ SECRET = re.compile(
 """Names in a payload whose values are not shown."""
 
 
+BATCH = 500
+"""Events in one statement."""
+
+
 def whole(text: str) -> int:
     """A command line's count."""
     if not text.isdigit() or not 0 < int(text) < 1 << 62:
@@ -204,7 +208,7 @@ class Retry(app.Changing):
                 self.confirm(args, f"{found} will be tried again.")
                 if not _give_back(connection, found):
                     raise _stale(found)
-                self._record(args, connection, found)
+                self.record(args, connection, _unparked(found))
                 self.say(f"{found} is armed again; an engine takes it.")
 
     def _all(self, connection: sa.Connection, args: argparse.Namespace) -> None:
@@ -214,6 +218,7 @@ class Retry(app.Changing):
         self.confirm(args, f"Every parked deadline{of} will be tried again.")
         parked = Filter(states=[model.DeadlineState.PARKED], kinds=args.kind)
         count = 0
+        events: list[Event] = []
         # Read one after the other: what is retried here and parked again meanwhile has
         # the same row id, which is behind us.
         for row in Report(clock.Clock()).deadlines(connection, parked):
@@ -221,16 +226,12 @@ class Retry(app.Changing):
                 found = found_one(connection, row.kind, row.key)
                 if found.id == row.id and _give_back(connection, found):
                     count += 1
-                    self._record(args, connection, found)
+                    events.append(_unparked(found))
+            if len(events) == BATCH:
+                self.record(args, connection, *events)
+                events.clear()
+        self.record(args, connection, *events)
         self.say(f"{count} deadlines are armed again; engines take them.")
-
-    def _record(
-        self, args: argparse.Namespace, connection: sa.Connection, found: Deadline
-    ) -> None:
-        event = Event.of(
-            What.UNPARKED, None, found, detail=f"by operator {engines.operator()}"
-        )
-        self.record(args, connection, event)
 
 
 class Park(app.Changing):
@@ -335,6 +336,11 @@ def _give_back(connection: sa.Connection, found: Deadline) -> bool:
     from liveness.db.rows import new_token
 
     return _deadlines().unpark(connection, found, new_token())
+
+
+def _unparked(found: Deadline) -> Event:
+    by = f"by operator {engines.operator()}"
+    return Event.of(What.UNPARKED, None, found, detail=by)
 
 
 def _stale(found: Deadline) -> exceptions.StaleDeadline:

@@ -240,8 +240,10 @@ def by_hand(
     from liveness.db.report import opened
     from liveness.engine import Liveness, Running
 
-    # A kind that is unknown here is for engines that know it.
-    settings = dataclasses.replace(settings, unknown_kind_grace=MAX_SECONDS)
+    # A kind that is unknown here is for engines that know it; nobody asks for metrics.
+    settings = dataclasses.replace(
+        settings, unknown_kind_grace=MAX_SECONDS, metrics_listen=None
+    )
     live = Liveness(settings)
     live.handlers = installed(settings, handle)
     running = Running(live, str(uuid.uuid4()))
