@@ -42,7 +42,7 @@ class UtcDateTime(sa.types.TypeDecorator[datetime]):
         if value is None:
             return None
         if not isinstance(value, datetime):  # MySQL's 0000-00-00, a text to PyMySQL
-            value = datetime.min
+            value = datetime.min  # noqa: DTZ901 -- it gets one below
         return value.replace(tzinfo=UTC)
 
 

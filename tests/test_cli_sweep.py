@@ -241,7 +241,10 @@ def test_purge_deletes_what_ended_long_ago_and_owns_nothing(synced):
         f" || '000') WHERE id = '{fresh.id}'",
     )
     result = ask(synced, "purge", "--yes")
-    assert (result.code, result.out) == (0, "2 rows of engines and 0 events are deleted.\n")
+    assert (result.code, result.out) == (
+        0,
+        "2 rows of engines and 0 events are deleted.\n",
+    )
     left = {row[0] for row in table(synced, "id", "engine")}
     assert left == {owner.id, fresh.id}
     assert ask(synced, "purge", "--yes", "--older-than", "0").out.startswith("1 rows")

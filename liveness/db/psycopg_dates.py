@@ -39,7 +39,7 @@ def _bounded(loader: Any) -> type[Loader]:
                 moment: datetime = self._load(data)
             except psycopg.DataError:
                 early = _is_early(self.format, bytes(data))
-                return datetime.min if early else datetime.max
+                return datetime.min if early else datetime.max  # noqa: DTZ901
             return moment
 
     return Bounded
