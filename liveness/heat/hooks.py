@@ -145,7 +145,9 @@ def _arguments(
 def write_physical_id(original: Callable[..., Any], self: Any, inst: Any) -> None:
     """A fenced engine writes nothing: another has the resource."""
     engine = current()
-    if engine is not None and engine.over:
+    if engine is None or not engine.over:
+        original(self, inst)
+    elif inst is not None:
         LOG.error(
             "ORPHAN: %s of resource %s (%s) was made by an engine that had been fenced;"
             " nothing in Heat refers to it.",
@@ -153,8 +155,6 @@ def write_physical_id(original: Callable[..., Any], self: Any, inst: Any) -> Non
             self.name,
             self.id,
         )
-        return
-    original(self, inst)
 
 
 def remember_engine(original: Callable[..., Any], self: Any, engine_id: str) -> None:
