@@ -4,7 +4,7 @@ tools/check-dist."""
 from __future__ import annotations
 
 import ast
-import importlib
+import importlib.util
 import re
 import runpy
 import sys
@@ -66,6 +66,8 @@ def test_every_command_can_be_called(promised):
     }
     for script in scripts:
         module, _, function = script.partition(" = ")[2].partition(":")
+        if module.startswith("liveness.heat.") and not importlib.util.find_spec("heat"):
+            continue  # they need the extra
         assert callable(getattr(importlib.import_module(module), function))
 
 

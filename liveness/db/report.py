@@ -209,12 +209,7 @@ class Report:
     ) -> list[Listed]:
         """At most ``limit`` of the deadlines that ``wanted`` asks for, any of them; an
         index finds them by owner, or by state and due time."""
-        statement = self._listed(wanted)
-        owned = wanted.owner is not None or wanted.owners is not None
-        if owned and connection.dialect.name == "postgresql":
-            # Else it may look for them by state, through all that have it.
-            statement = statement.order_by(D.c.owner_id, D.c.state, D.c.due_at, D.c.id)
-        found = connection.execute(statement.limit(limit))
+        found = connection.execute(self._listed(wanted).limit(limit))
         return [_listed_of(row) for row in found]
 
     def count(
