@@ -65,20 +65,22 @@ def _reason(err: Any, details: Any) -> str:
 
 def enable(database: Path) -> None:
     """What heat.conf would say; and an engine that runs, so that the tests' actions
-    and stacks are written down. Nothing of that comes due while they run, and nothing
-    is scanned: Heat's database is in memory, in one connection, not for two threads."""
+    and stacks are written down. Nothing is scanned, and a pause lets nothing be
+    recovered: Heat's database is in memory, one connection, not for two threads."""
     from liveness import conf as core
     from liveness.db import migration
-    from liveness.heat import conf, engine, scan
+    from liveness.heat import conf, engine, pause, scan
 
     url = f"sqlite:///{database}"
     migration.sync(url)
     cfg.set_defaults(core.OPTIONS, connection=url)
-    cfg.set_defaults(conf.OPTIONS, enabled=True, timer_grace=3600.0)
-    scan.begin = lambda engine: None
+    cfg.set_defaults(conf.OPTIONS, enabled=True)
+    scan.begin = scan.after_death = lambda *arguments: None
     cfg.CONF([], default_config_files=[])
     engine.HeatEngine("an-engine-of-the-tests", None, cfg.CONF).begin()
-    assert engine.current() is not None
+    running = engine.current()
+    assert running is not None
+    running.live.arm(pause.PAUSE, pause.KEY, due_in=86400)
 
 
 def plugin(database: Path) -> str:
