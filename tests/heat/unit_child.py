@@ -75,12 +75,18 @@ def enable(database: Path) -> None:
     migration.sync(url)
     cfg.set_defaults(core.OPTIONS, connection=url)
     cfg.set_defaults(conf.OPTIONS, enabled=True)
-    scan.begin = scan.after_death = lambda *arguments: None
+    scan.begin = scan.after_death = _nothing
+    # Tests stop services that they have not started, and go on.
+    engine.HeatEngine.begin_stop = engine.HeatEngine.end = _nothing
     cfg.CONF([], default_config_files=[])
     engine.HeatEngine("an-engine-of-the-tests", None, cfg.CONF).begin()
     running = engine.current()
     assert running is not None
     running.live.arm(pause.PAUSE, pause.KEY, due_in=86400)
+
+
+def _nothing(*arguments: Any) -> None:
+    pass
 
 
 def plugin(database: Path) -> str:
