@@ -565,7 +565,7 @@ def test_the_identity_is_that_of_the_process_that_looks(synced, clock):
 def test_the_limit_leaves_no_alarm_behind():
     assert threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGALRM)
-    with command._limited(5):
+    with command.limited(5):
         pass
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
     assert signal.getsignal(signal.SIGALRM) is before
