@@ -183,6 +183,24 @@ def test_a_wait_for_a_lock_ends(store):
     assert store.engine_row(ME).pid == 1
 
 
+@pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
+@pytest.mark.parametrize(
+    "said, used", [("off", "local"), ("local", "local"), ("remote_write",) * 2]
+)
+def test_what_postgresql_acknowledges_is_on_disk(store, said, used):
+    option = {"options": f"-c synchronous_commit={said}"}
+    database = Database(
+        sa.make_url(store.url)
+        .update_query_dict(option)
+        .render_as_string(hide_password=False),
+        2.0,
+    )
+    with database.pool(1).connect() as connection:
+        shown = connection.exec_driver_sql("SHOW synchronous_commit").scalar_one()
+    assert shown == used
+    database.close()
+
+
 def test_a_full_pool_ends_the_wait_for_a_connection(database):
     pool = database.pool(1)
     with pool.connect(), ends_within(1), pytest.raises(Exception) as caught:
