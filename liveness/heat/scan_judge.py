@@ -130,19 +130,19 @@ class _Held:
     ) -> None:
         self._view = view
         self._alive = alive
-        self._nodes = nodes
+        self._in_graph = {node.rsrc_id for node in nodes}
         # Without the part that tells one run of the node from another.
         self._at_work = {key.rpartition("/")[0] for key in at_work}
 
     def subject(self, node: Any) -> int | str:
         """The row that stands for the node: itself, or what has replaced it since the
-        graph was made."""
+        graph was made. (What had done so before is in the graph, at least to be
+        cleaned up: a rollback goes back to what was replaced.)"""
         entity: int | str = node.rsrc_id
         while node.is_update and entity in self._view.rows:
             by = self._view.rows[entity].replaced_by
-            if by not in self._view.rows or ConvergenceNode(by, True) in self._nodes:
+            if by is None or by not in self._view.rows or by in self._in_graph:
                 break
-            assert by is not None
             entity = by
         return entity
 
