@@ -21,7 +21,7 @@ heat-e2e: .venv/test.stamp  ## kill real heat-engines, stock and ours (HEAT=shor
 heat-unit: .venv/test.stamp  ## run Heat's own unit tests: stock, ours, ours enabled
 	@$(BIN)/python -m tests.heat.unit
 
-heat-matrix: .venv/test.stamp  ## die at every message of Heat's scenarios (MATRIX_ARGS)
+heat-matrix: .venv/test.stamp  ## die at every message of Heat's scenarios: an hour (MATRIX_ARGS)
 	@$(BIN)/python -m tests.heat.matrix $(MATRIX_ARGS)
 
 model: .venv/test.stamp  ## check the models of the protocol with spin (MODEL=short)
