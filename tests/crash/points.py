@@ -19,6 +19,9 @@ import sqlalchemy as sa
 
 from tests.rules.faults import Away
 
+COUNTED: dict[str, tuple[int, int]] = {}
+"""Points struck at, and points there are, by operation and database."""
+
 BEFORE, AFTER, LOST = "killed before", "killed after", "answer lost at"
 
 

@@ -19,13 +19,12 @@ import sqlalchemy as sa
 from liveness.db import migration, tables
 from tests.clock import SettableClock
 from tests.crash.operations import OPERATIONS, Doomed
-from tests.crash.points import Point, Story, points, run
+from tests.crash.points import COUNTED, Point, Story, points, run
 from tests.fleet import Driven, Recorder
 
 D, E = tables.deadline, tables.engine
 
 BACKENDS = ("sqlite", "mariadb", "postgresql")
-COUNTED: dict[str, tuple[int, int]] = {}
 
 
 def chosen(statements: int, what: str, backend: str) -> list[Point]:
@@ -35,16 +34,6 @@ def chosen(statements: int, what: str, backend: str) -> list[Point]:
     mine = every if os.environ.get("LIVENESS_CRASH") else mine
     COUNTED[f"{what} on {backend}"] = (len(mine), len(every))
     return mine
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _say_how_many(request):
-    yield
-    if COUNTED:
-        struck, every = map(sum, zip(*COUNTED.values(), strict=True))
-        reporter = request.config.pluginmanager.get_plugin("terminalreporter")
-        where = f"{len(COUNTED)} operations on databases"
-        reporter.write_line(f"\n{struck} of {every} crash points, in {where}")
 
 
 def story(url: str, name: str, point: Point | None) -> Story:
