@@ -8,7 +8,8 @@ been there when the engine died.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 from liveness.clock import Clock
 from liveness.model import Deadline
@@ -57,6 +58,14 @@ class Admission:
     def suspect_held(self) -> bool:
         """True while a deadline is held that was claimed before."""
         return any(value.attempts > 1 for value in self._runner.held())
+
+    @contextlib.contextmanager
+    def claiming(self) -> Iterator[None]:
+        """Claim in the block, and hold what was claimed; if it does not end well, what
+        is claimed is unknown."""
+        before, self.unknown = self.unknown, True
+        yield
+        self.unknown = before
 
     def begin_pass(self) -> None:
         """A pass looks at everything; what it does not see waits no more."""

@@ -167,8 +167,9 @@ class Loop:
                 if e.value.id not in ids and bool(e.value.attempts) is suspect
             )
         ready = [entry for entry in ready if entry.value.id in ids]
-        claimed = self._claims.claim_own(connection, self._me, chosen)
-        self._runner.run(self._with_reason(value, now) for value in claimed)
+        with self._admission.claiming():
+            claimed = self._claims.claim_own(connection, self._me, chosen)
+            self._runner.run(self._with_reason(value, now) for value in claimed)
         self.on_fired(claimed)
         won = {value.id for value in claimed}
         missed = [entry for entry in ready if entry.value.id not in won]

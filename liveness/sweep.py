@@ -131,10 +131,8 @@ class Sweep:
         self.settings = self._detector.settings = settings
 
     def doubt(self) -> None:
-        """An answer may have been lost: look for claims that this engine made without
-        knowing it before it claims any more, and go on looking for a lease. (The server
-        may commit them late.)"""
-        self._admission.unknown = True
+        """An answer may have been lost: for a lease, look for claims that this engine
+        made without knowing it. (The server may commit them late.)"""
         self._doubt_until = self._clock.monotonic() + self.settings.ttl
 
     @property
@@ -249,10 +247,9 @@ class Sweep:
         """Claims of this engine whose answers were lost: nobody else will run them."""
         lost = [value for value in held if not self._runner.has(value.id)]
         chosen = self._admission.admit(lost, claimed=True)
-        self._runner.run(self._claims.adopt_lost(connection, self._me, chosen))
-        self._admission.unknown = False
-        if len(chosen) < len(lost):
-            self.doubt()
+        with self._admission.claiming():
+            self._runner.run(self._claims.adopt_lost(connection, self._me, chosen))
+        self._admission.unknown = len(chosen) < len(lost)
 
     def _take_over(
         self, connection: sa.Connection, orphans: list[Deadline], counts: Counts
@@ -261,10 +258,10 @@ class Sweep:
         for value in orphans:
             plans[self._plan(value)].append(value)
         adopted = self._claims.adopt_orphans(connection, self._me, plans[Plan.ADOPT])
-        claimed = self._claims.claim_orphans(
-            connection, self._me, self._admission.admit(plans[Plan.CLAIM])
-        )
-        self._runner.run(claimed)
+        chosen = self._admission.admit(plans[Plan.CLAIM])
+        with self._admission.claiming():
+            claimed = self._claims.claim_orphans(connection, self._me, chosen)
+            self._runner.run(claimed)
         self._note_own(adopted)
         self._park(connection, plans[Plan.PARK], None, counts)
         counts.adopted = len(adopted)
@@ -280,8 +277,9 @@ class Sweep:
             plans[self._plan(value) is Plan.PARK].append(value)
         usable = self._admission.admit(plans[False])
         grace = self._grace
-        claimed = self._claims.claim_overdue(connection, self._me, usable, grace)
-        self._runner.run(claimed)
+        with self._admission.claiming():
+            claimed = self._claims.claim_overdue(connection, self._me, usable, grace)
+            self._runner.run(claimed)
         self._park(connection, plans[True], grace, counts)
         counts.expired += len(claimed)
         counts.more |= bool(claimed) and len(overdue) == self._page

@@ -399,6 +399,18 @@ def test_after_a_lost_answer_nothing_is_claimed_before_the_lost_one_is_held(flee
     assert kind.keys == ["last", "fresh"]
 
 
+def test_a_sweep_that_never_succeeds_stops_no_own_deadline(fleet):
+    """It has claimed nothing of which the answer could be lost."""
+    kind = Recorder()
+    engine = fleet(kind)
+    engine.turn()
+    Fault(engine.parts._sweep, "run_pass", before=float("inf"))
+    engine.live.arm("timer", "k", due_in=1)
+    for _ in range(3):
+        fleet.live(1, engine)
+    wait_until(lambda: kind.keys == ["k"])
+
+
 def test_while_a_claim_of_its_own_is_not_held_it_claims_nothing_else(fleet):
     """Two suspects were claimed unknowingly; only one may be held at a time."""
     gate, kind = Gate(), Recorder(handler_timeout=HOUR)
@@ -408,7 +420,7 @@ def test_while_a_claim_of_its_own_is_not_held_it_claims_nothing_else(fleet):
     for key in ("one", "two"):
         engine.live.arm("timer", key, due_in=1)
     tried(fleet, 2, state="claimed")
-    engine.parts._sweep.doubt()
+    engine.parts._admission.unknown = True  # as after a claim without an answer
     engine.live.arm("timer", "fresh", due_in=1)
     for _ in range(5):
         fleet.live(1, engine)
