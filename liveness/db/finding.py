@@ -128,7 +128,8 @@ class Finder:
             claimed = D.c.state == DeadlineState.CLAIMED
             parts.append(self._part(Why.HELD, scope, mine, claimed))
             # Nobody writes such a row; but one that is there is looked at.
-            parts.append(self._part(Why.ORPHAN, scope, nobodys, claimed, *wanted))
+            where = (nobodys, claimed, *wanted)
+            parts.append(self._part(Why.ORPHAN, scope, *where, order=nobodys_order))
         if dead:
             theirs = D.c.owner_id.in_(sa.bindparam("dead", expanding=True))
             parts.append(
