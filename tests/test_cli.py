@@ -84,6 +84,12 @@ class Command:
         self.running.remove(self)
         return Result(codes[0], *self.said())
 
+    def __del__(self):
+        # A number over 1023 is none that select() takes, in whoever is forked later.
+        for file in getattr(self, "_files", ()):
+            with contextlib.suppress(OSError):
+                os.close(file)
+
     def kill(self):
         """End it, and whatever it has started."""
         self.running.remove(self)
