@@ -44,14 +44,13 @@ MINE = looked_at(D.c.owner_id) == sa.bindparam("me")
 class Change:
     """One way to take rows that were found: which of them, what is written, and what
     the values are afterwards but for their tokens. ``orphans``: only of owners that
-    are not alive. ``binds`` names the parameters, ``name`` the statement."""
+    are not alive. ``name`` is the statement's."""
 
     name: Hashable
     values: dict[str, Any]
     where: tuple[Any, ...]
     after: Callable[[Deadline, str], dict[str, Any]]
     orphans: bool = False
-    binds: tuple[str, ...] = ("me",)
 
 
 CLAIMED = {
@@ -102,7 +101,7 @@ ADOPT_ORPHANS = Change("adopt", ADOPTED, (ARMED,), _adopted, orphans=True)
 HOLD_LOST = Change(
     "lost", {}, (MINE, looked_at(D.c.state) == DeadlineState.CLAIMED), _as_it_was
 )
-PARK_ORPHAN = Change("park", PARKED, (), _as_it_was, orphans=True, binds=("why",))
+PARK_ORPHAN = Change("park", PARKED, (), _as_it_was, orphans=True)
 
 
 class Claims:
@@ -175,7 +174,7 @@ class Claims:
         change = PARK_ORPHAN
         if grace is not None:
             late, name = self._late(grace), ("park", grace)
-            change = Change(name, PARKED, late, _as_it_was, binds=("why",))
+            change = Change(name, PARKED, late, _as_it_was)
         values = {"why": reason_text(reason)}
         return bool(self._take(connection, change, [found], values))
 
@@ -204,17 +203,16 @@ class Claims:
         after = []
         with transaction(connection):
             lock = self._statement(connection, change, _lock)
-            ids = set(connection.execute(lock, values | numbers_of(found)).scalars())
-            taken = [value for value in found if value.id in ids]
+            locked = set(connection.execute(lock, values | numbers_of(found)).scalars())
+            taken = [value for value in found if value.id in locked]
             if change.orphans:  # look again: a failover may have lost a fence
                 owners = {value.owner_id for value in taken if value.owner_id}
                 dead = self._engines.not_alive(connection, owners)
                 taken = [v for v in taken if v.owner_id is None or v.owner_id in dead]
             if taken:
                 write = self._statement(connection, change, _write_locked)
-                ours = {name: values[name] for name in change.binds if name in values}
-                ours |= {"written": token, "ids": [value.id for value in taken]}
-                connection.execute(write, ours)
+                ids = [value.id for value in taken]
+                connection.execute(write, values | {"written": token, "ids": ids})
                 after = _as_taken(taken, change, values, token)
                 self._tell(connection, change, taken, after, values)
         return after
