@@ -9,6 +9,7 @@ is set.
 from __future__ import annotations
 
 import os
+import sys
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -122,6 +123,23 @@ def schema_url(database_url: str) -> str:
 
     migration.sync(database_url)
     return database_url
+
+
+@pytest.fixture
+def synced(sqlite_url: str) -> str:
+    """The URL of a fresh SQLite database that has the tables and no rows."""
+    from liveness.db import migration
+
+    migration.sync(sqlite_url)
+    return sqlite_url
+
+
+@pytest.fixture(autouse=True)
+def _no_command_outlives_its_test() -> Iterator[None]:
+    yield
+    commands = sys.modules.get("tests.commands")
+    for command in list(commands.Command.running) if commands else ():
+        command.kill()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

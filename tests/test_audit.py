@@ -22,12 +22,11 @@ from liveness import Settings, audit
 from liveness.audit import REMEDIES, Audit
 from liveness.clock import Clock
 from liveness.cmd import audit as command
-from liveness.db import migration
 from liveness.db.report import opened
 from liveness.identity import Identity
 from tests.clock import SettableClock
+from tests.commands import Command, managed, one_line
 from tests.fleet import Driven, Recorder
-from tests.test_cli import Command, managed, one_line
 from tests.test_cli_sweep import with_handlers
 from tests.test_migrations import run
 
@@ -42,19 +41,6 @@ class StillClock(SettableClock):
 
     def host_now(self):
         return self.utc + timedelta(seconds=self.off)
-
-
-@pytest.fixture(autouse=True)
-def no_command_outlives_its_test():
-    yield
-    for left in list(Command.running):
-        left.kill()
-
-
-@pytest.fixture
-def synced(sqlite_url):
-    migration.sync(sqlite_url)
-    return sqlite_url
 
 
 @pytest.fixture

@@ -35,8 +35,8 @@ from liveness import (
 from liveness.cmd import engine, manage
 from liveness.db import migration
 from tests.clock import SettableClock
+from tests.commands import Command, one_line
 from tests.fleet import Driven, Gate, Recorder, wait_until
-from tests.test_cli import Command, no_command_outlives_its_test, one_line  # noqa: F401
 from tests.test_migrations import run
 
 SECRET = "hunter2/@:%-s3cr3t"

@@ -17,27 +17,14 @@ import sqlalchemy as sa
 from liveness import Settings
 from liveness.clock import Clock
 from liveness.cmd import app, deadlines, manage, output
-from liveness.db import migration, report
+from liveness.db import report
 from liveness.db.report import Filter, Report
 from liveness.engine import Liveness
+from tests.commands import managed, one_line
 from tests.fleet import Driven, Gate, Recorder, wait_until
-from tests.test_cli import Command, managed, one_line
 from tests.test_migrations import run
 
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture(autouse=True)
-def no_command_outlives_its_test():
-    yield
-    for command in list(Command.running):
-        command.kill()
-
-
-@pytest.fixture
-def synced(sqlite_url):
-    migration.sync(sqlite_url)
-    return sqlite_url
 
 
 @pytest.fixture

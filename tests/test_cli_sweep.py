@@ -12,24 +12,10 @@ import pytest
 
 from liveness import Done, Settings
 from liveness.cmd import sweep
-from liveness.db import migration
 from liveness.handlers import Handlers
+from tests.commands import managed, one_line
 from tests.fleet import Driven, Recorder
-from tests.test_cli import Command, managed, one_line
 from tests.test_migrations import run
-
-
-@pytest.fixture(autouse=True)
-def no_command_outlives_its_test():
-    yield
-    for command in list(Command.running):
-        command.kill()
-
-
-@pytest.fixture
-def synced(sqlite_url):
-    migration.sync(sqlite_url)
-    return sqlite_url
 
 
 def with_handlers(*handlers):

@@ -14,22 +14,9 @@ from liveness.cmd import manage
 from liveness.db import migration
 from liveness.db.events import EventLog
 from liveness.events import Event, What
+from tests.commands import Command, managed, one_line
 from tests.fleet import Driven, Recorder, wait_until
-from tests.test_cli import Command, managed, one_line
 from tests.test_migrations import run
-
-
-@pytest.fixture(autouse=True)
-def no_command_outlives_its_test():
-    yield
-    for left in list(Command.running):
-        left.kill()
-
-
-@pytest.fixture
-def synced(sqlite_url):
-    migration.sync(sqlite_url)
-    return sqlite_url
 
 
 def look(url):

@@ -19,22 +19,9 @@ from liveness.db.events import EventLog, Sought
 from liveness.events import Event, What
 from liveness.exceptions import SchemaTooOld
 from tests.clock import SettableClock
+from tests.commands import managed, one_line
 from tests.fleet import Driven, Recorder
-from tests.test_cli import Command, managed, one_line
 from tests.test_migrations import run
-
-
-@pytest.fixture(autouse=True)
-def no_command_outlives_its_test():
-    yield
-    for left in list(Command.running):
-        left.kill()
-
-
-@pytest.fixture
-def synced(sqlite_url):
-    migration.sync(sqlite_url)
-    return sqlite_url
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from liveness import Liveness, Settings, exceptions, metrics
 from liveness.conf import listening_address
-from liveness.db import migration
 from tests.clock import SettableClock
 from tests.fleet import Driven, Recorder
 
@@ -25,12 +24,6 @@ ROOT = Path(__file__).parent.parent
 class StillClock(SettableClock):
     def host_now(self):
         return self.utc
-
-
-@pytest.fixture
-def synced(sqlite_url):
-    migration.sync(sqlite_url)
-    return sqlite_url
 
 
 @pytest.fixture

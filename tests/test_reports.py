@@ -5,28 +5,12 @@ from __future__ import annotations
 import os
 import signal
 
-import pytest
-
 from liveness import Liveness, Settings, reports
 from liveness.cmd import engine
-from liveness.db import migration
 from tests.clock import SettableClock
+from tests.commands import Command
 from tests.fleet import Driven, Gate, Recorder, wait_until
-from tests.test_cli import Command
 from tests.test_migrations import run
-
-
-@pytest.fixture(autouse=True)
-def no_command_outlives_its_test():
-    yield
-    for left in list(Command.running):
-        left.kill()
-
-
-@pytest.fixture
-def synced(sqlite_url):
-    migration.sync(sqlite_url)
-    return sqlite_url
 
 
 def test_the_facts_are_those_of_the_engine(synced):

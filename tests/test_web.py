@@ -23,25 +23,12 @@ from liveness.cmd import web
 from liveness.db import migration
 from liveness.db.events import EventLog
 from liveness.events import Event, What
+from tests.commands import Command, one_line
 from tests.fleet import Driven, Recorder
-from tests.test_cli import Command, one_line
 from tests.test_migrations import run
 
 SCRIPT = "<script>alert('x')</script>\x1b[2J&\"'"
 SECRET = "s3cr3t-" + "payload"
-
-
-@pytest.fixture(autouse=True)
-def no_command_outlives_its_test():
-    yield
-    for left in list(Command.running):
-        left.kill()
-
-
-@pytest.fixture
-def synced(sqlite_url):
-    migration.sync(sqlite_url)
-    return sqlite_url
 
 
 @pytest.fixture(autouse=True)
