@@ -7,7 +7,7 @@ from liveness import Arm, Liveness, Settings, exceptions
 from liveness.db import tables
 from liveness.db.rows import new_token
 from tests.fleet import Gate, Recorder, wait_until
-from tests.rules.faults import Fault, Meanwhile
+from tests.rules.faults import Away, Fault, Meanwhile
 
 D, E = tables.deadline, tables.engine
 HOUR = 3600.0
@@ -259,6 +259,24 @@ def test_an_outage_from_the_extension_to_the_end_leaves_nothing_behind(fleet):
     for _ in range(6):
         engine.turn()
     assert fleet.rows() == []
+
+
+def test_a_fence_met_at_the_end_of_a_guard_is_told(fleet):
+    """The database is away at the end, and somebody has fenced this engine meanwhile:
+    what it had is others', and nothing here will disarm it later."""
+    engine = fleet()
+
+    def complete(*args, **kwargs):
+        engine.parts.heart.fenced("for the test")
+        raise Away
+
+    engine.parts.deadlines.complete = complete
+    with (
+        pytest.raises(exceptions.Fenced),
+        engine.live.guard("timer", "k", due_in=60),
+    ):
+        pass
+    assert not engine.parts._settler.pending
 
 
 # --- extend, disarm: an older value changes nothing ---------------------------

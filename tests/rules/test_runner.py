@@ -415,6 +415,15 @@ def test_an_idle_thread_is_used_before_another_is_started():
     pool.stop()
 
 
+def test_tasks_that_hang_keep_no_other_waiting():
+    """Submitted at once, of which each thread wakes the next."""
+    pool, gate, done = Pool(3), threading.Event(), threading.Event()
+    pool.submit([gate.wait, gate.wait, done.set])
+    assert done.wait(10)
+    gate.set()
+    pool.stop()
+
+
 def test_a_thread_that_cannot_be_started_strands_nothing(fleet, monkeypatch):
     """A limit of processes: the rows are claimed already."""
     kind = Recorder()

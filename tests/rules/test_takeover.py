@@ -1,5 +1,6 @@
 """Takeover: a state, not an event; and one holder at any time."""
 
+import dataclasses
 import logging
 
 import pytest
@@ -589,3 +590,22 @@ def test_a_suspended_engine_purges_nobody(fleet):
     fleet.clock.advance(2 * HOUR)
     engine.turn()
     assert fleet.engine_row(victim) is not None
+
+
+@pytest.mark.parametrize("others, least, most", [(0, 6, 11), (32, 1, 4)])
+def test_the_larger_the_fleet_the_less_often_each_keeps_house(
+    fleet, others, least, most
+):
+    """Eight engines look within a lease, however many there are; here in eight."""
+    engine = fleet()
+    for number in range(others):
+        row = dataclasses.replace(engine.row(), id=f"other-{number:02}", boot_id="far")
+        with engine.connect() as connection:
+            engine.parts.engines.register(connection, row)
+    look = Fault(engine.parts.engines, "owners_not_alive")
+    for _ in range(8 * 15):
+        fleet.execute(
+            sa.update(E).values(beat_seq=E.c.beat_seq + 1).where(E.c.id != engine.id)
+        )
+        fleet.live(2, engine)
+    assert least <= look.calls <= most
