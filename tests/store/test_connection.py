@@ -12,6 +12,8 @@ from collections.abc import Iterator
 
 import pytest
 import sqlalchemy as sa
+from oslo_db import exception as db_exc
+from oslo_db.sqlalchemy import exc_filters
 
 from liveness import exceptions
 from liveness.clock import Clock
@@ -513,6 +515,20 @@ def test_a_url_that_cannot_work_is_refused_in_one_line(url):
 )
 def test_a_url_gets_the_one_driver_of_its_database(url, driver):
     assert parse_url(url).drivername == driver
+
+
+def test_oslo_db_logs_the_hosts_own_errors_as_ever_and_not_ours(store, caplog):
+    wrong = "SELECT ?" if store.backend == "sqlite" else "SELEC 1"
+
+    def mistake(engine):
+        caplog.clear()
+        with engine.connect() as connection, pytest.raises(db_exc.DBError):
+            connection.exec_driver_sql(wrong)
+        return "exception wrapped" in caplog.text
+
+    host = sa.create_engine(store.url, poolclass=sa.NullPool)
+    exc_filters.register_engine(host)
+    assert [mistake(e) for e in (store.pool, host, store.pool)] == [False, True, False]
 
 
 def test_one_line_is_the_drivers_own_words(store):
