@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 from heat.engine import node_data, resource
@@ -33,7 +34,9 @@ class Case:
         for is_update in (True, False):
             if self.graph.node(self.row.id, is_update) is not None:
                 return int(self.row.id)
-        return int(self.row.replaces or self.row.id)
+        return int(
+            self.row.replaces or self.graph.cleaned_up_for(self.row) or self.row.id
+        )
 
     @property
     def node(self) -> Any | None:
@@ -89,6 +92,11 @@ class Case:
         clean_up = self.node is not None and not self.node.is_update
         return f"{self.stack.action}{' (clean-up)' if clean_up else ''}"
 
+    @functools.cached_property
+    def rsrc(self) -> Any:
+        """The resource, loaded once."""
+        return self.load()
+
     def load(self) -> Any:
         """The resource, of its own class, able to act."""
         stack, node = self.stack, self.node
@@ -105,11 +113,16 @@ class Case:
     @property
     def who(self) -> str:
         """For the event: who died."""
-        if self.action.engine is None:
-            return "no engine was working on it any more"
-        if self.late:
+        if self.late and self.action.engine is not None:
             return f"it took too long in engine {self.action.engine}"
-        return f"engine {self.action.engine} on {self.action.host} died"
+        return died(self.action)
+
+
+def died(action: Action) -> str:
+    """For the event: who was at it."""
+    if action.engine is None:
+        return "no engine was working on it any more"
+    return f"engine {action.engine} on {action.host} died"
 
 
 def resources_of(data: dict[Any, Any]) -> dict[str, Any]:

@@ -49,15 +49,16 @@ OPTIONS: list[cfg.Opt] = [
     ),
     cfg.FloatOpt(
         "retriggers_per_second",
-        default=10.0,
+        default=20.0,
         min=0.01,
         max=1000.0,
-        help="Resource actions that this engine retriggers in a second at most, so "
-        "that a mass death does not fall upon the cloud's services all at once.",
+        help="Resource actions that the fleet retriggers in a second at most, so "
+        "that a mass death does not fall upon the cloud's services all at once. Each "
+        "engine takes its share: this, divided by the engines that are alive.",
     ),
     cfg.FloatOpt(
         "retriggers_per_second_of_project",
-        default=4.0,
+        default=10.0,
         min=0.01,
         max=1000.0,
         help="The same for each project.",
@@ -120,8 +121,8 @@ class HeatSettings:
     )
     untouched_types: tuple[str, ...] = ()
     untouched_tag: str = "liveness-off"
-    retriggers_per_second: float = 10.0
-    retriggers_per_second_of_project: float = 4.0
+    retriggers_per_second: float = 20.0
+    retriggers_per_second_of_project: float = 10.0
     resource_timeout: float = 0.0
     timer_grace: float = 10.0
     scan_interval: float = 120.0

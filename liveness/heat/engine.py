@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import socket
 import threading
+import time
 from typing import Any
 
 from heat.common import context
@@ -54,6 +56,7 @@ class HeatEngine:
         self.recovery = Recovery(
             engine_id, threads, self.settings, self.is_dead, self.live, self.guards
         )
+        self._stopping = threading.Event()
         self._ended = threading.Event()
 
     # --- life -----------------------------------------------------------------
@@ -61,6 +64,7 @@ class HeatEngine:
     def begin(self) -> None:
         """Start, or keep trying from a thread when the database is not ready."""
         self.live.on_fenced(self._fenced)
+        self.live.on_drain(self._asked_to_drain)
         for handler in handlers(self):
             self.live.add_handler(handler)
         if not self._start():
@@ -69,20 +73,21 @@ class HeatEngine:
             ).start()
 
     def begin_stop(self, patience: float) -> None:
-        """Heat stops, and is killed ``patience`` seconds from now (0: never): hand over
-        what is left then, shortly before."""
-        if patience > 0:
-            margin = min(3.0, patience / 4)
-            threading.Thread(
-                target=self._hand_over,
-                args=(patience - margin,),
-                name="liveness-handover",
-                daemon=True,
-            ).start()
+        """Heat stops, and is killed ``patience`` seconds from now (0: never): take
+        nothing over from here on, let run what runs, and hand over what is left,
+        shortly before."""
+        self._stopping.set()
+        threading.Thread(
+            target=self._drain,
+            args=(patience and patience - min(3.0, patience / 4),),
+            name="liveness-drain",
+            daemon=True,
+        ).start()
 
     def end(self) -> None:
         """Heat has nothing left to do: resign."""
         if not self._ended.is_set():
+            self._stopping.set()
             self._ended.set()
             self.live.stop(0.0)
             self.peers.close()
@@ -109,13 +114,16 @@ class HeatEngine:
         return True
 
     def _keep_trying(self) -> None:
-        while not self._ended.wait(RETRY_SECONDS):
+        while not self._stopping.wait(RETRY_SECONDS):
             with contextlib.suppress(exceptions.NotRunning):
                 if self._start():
                     return
 
-    def _hand_over(self, seconds: float) -> None:
-        if self._ended.wait(seconds):
+    def _drain(self, seconds: float) -> None:
+        """``seconds``: until what still runs is handed over; 0: it never is."""
+        end = time.monotonic() + seconds
+        self.live.begin_drain()
+        if not seconds or self._ended.wait(max(end - time.monotonic(), 0.0)):
             return
         LOG.warning(
             "Engine %s is about to be ended with %d resource actions still running:"
@@ -126,6 +134,11 @@ class HeatEngine:
         self.live.stop(0.0)
         # They run on until the process ends, and others begin now.
         os._exit(0)
+
+    def _asked_to_drain(self) -> None:
+        """An operator's wish. Heat would go on without us, and unguarded."""
+        LOG.warning("Engine %s was asked to drain: it stops.", self.engine_id)
+        os.kill(os.getpid(), signal.SIGTERM)  # its master starts a new one
 
     def _fenced(self, reason: str) -> None:
         LOG.error(

@@ -17,7 +17,8 @@ from heat.cmd import manage as native
 from oslo_config import cfg
 
 from liveness.cmd import base
-from liveness.cmd.app import Changing, Command, embed
+from liveness.cmd.app import Changing, Command
+from liveness.cmd.embed import embed
 from liveness.cmd.manage import COMMANDS
 from liveness.conf import Settings
 

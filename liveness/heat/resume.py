@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from heat.common import exception
 from heat.engine import check_resource, resource, scheduler
 
-from liveness.heat import names, rows
+from liveness.heat import messages, names, rows
 from liveness.heat.case import Case, resources_of
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Resumption:
 
     def _take(self, rsrc: Any) -> Begun:
         recovery, case = self._recovery, self._case
-        attempt = recovery.count(case)
+        attempt = recovery.attempts.count(case)
         if attempt is None:
             return Begun.ENOUGH
         try:
@@ -96,7 +96,7 @@ class Resumption:
         rsrc._atomic_key = (case.row.atomic_key or 0) + 1
         needed = resources_of(case.data or {}).values()
         rsrc.requires = {d.primary_key for d in needed if d is not None}
-        recovery.tell(case, "its CREATE is waited for", attempt)
+        messages.tell(recovery, case, "its CREATE is waited for", attempt)
         return Begun.TAKEN
 
     def _finish(self, rsrc: Any) -> None:
@@ -104,7 +104,7 @@ class Resumption:
             self._poll(rsrc)
         except check_resource.CancelOperation as cancelled:
             self._failed(rsrc, f"CREATE aborted ({cancelled})")
-            self._recovery.resend(self._case)
+            messages.resend(self._recovery, self._case)
         except scheduler.Timeout:
             self._failed(rsrc, "Timed out")
             rsrc.stack.mark_failed("Timed out")
@@ -114,7 +114,7 @@ class Resumption:
             self._gave_error(rsrc, error)
         else:
             rsrc.state_set(rsrc.CREATE, rsrc.COMPLETE, lock=rsrc.LOCK_RELEASE)
-            self._recovery.resend(self._case)
+            messages.resend(self._recovery, self._case)
 
     def _poll(self, rsrc: Any) -> None:
         messages: queue.Queue[str] = queue.Queue()
@@ -148,7 +148,7 @@ class Resumption:
         failure = exception.ResourceFailure(error, rsrc, rsrc.CREATE)
         self._failed(rsrc, str(failure))
         if isinstance(error, exception.ResourceInError) or _not_found(rsrc, error):
-            self._recovery.replace(self._case)
+            messages.replace(self._recovery, self._case)
         else:
             rsrc.stack.mark_failed(f"Resource CREATE failed: {failure}")
 

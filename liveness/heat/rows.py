@@ -28,6 +28,8 @@ def admin() -> Any:
 
 def find(resource_id: int | str) -> Any | None:
     """The resource's row, or None."""
+    if not str(resource_id).isdecimal():
+        return None  # a snapshot's: MySQL would look for the number it begins with
     try:
         return resource_objects.Resource.get_obj(admin(), resource_id)
     except exception.NotFound:
@@ -49,6 +51,16 @@ def stack_of_node(resource_id: Any, traversal: str, is_update: bool) -> str | No
     """The id of the stack whose graph has that node, though its row may be gone."""
     point = db_api.sync_point_get(admin(), resource_id, traversal, is_update)
     return None if point is None else str(point.stack_id)
+
+
+def stack_of_snapshot(snapshot_id: Any) -> str | None:
+    """The id of the stack that a snapshot is of; None when the snapshot is gone.
+    (Heat's own look-up shows nobody but its project that it is there.)"""
+    table = models.Snapshot
+    with db_api.context_manager.reader.using(context := admin()):
+        found = context.session.query(table.stack_id).filter(table.id == snapshot_id)
+        stack_id: str | None = found.scalar()
+    return stack_id
 
 
 def child_of(stack_id: str, resource_name: str) -> str | None:
@@ -124,23 +136,40 @@ def trust_context(stored: Any) -> Any:
 def tell(stack: Any, row: Any, text: str) -> None:
     """Add an event to the resource for the user to see. A failure is only logged."""
     LOG.warning("Stack %s, resource %s: %s", stack.id, row.name, text)
+    known = stack.t[stack.t.RESOURCES]
+    kind = known[row.name].get("type", "") if row.name in known else ""
+    _event(
+        stack,
+        row.action,
+        row.status,
+        text,
+        row.physical_resource_id,
+        None,
+        None,
+        row.name,
+        kind,
+    )
+
+
+def tell_of_stack(stack: Any, text: str) -> None:
+    """The same for the stack as a whole."""
+    LOG.warning("Stack %s: %s", stack.id, text)
+    _event(
+        stack,
+        stack.action,
+        stack.status,
+        text,
+        stack.id,
+        None,
+        None,
+        stack.name,
+        "OS::Heat::Stack",
+    )
+
+
+def _event(stack: Any, *values: Any) -> None:
     try:
-        if row.name in stack.t[stack.t.RESOURCES]:
-            kind = stack.t[stack.t.RESOURCES][row.name].get("type", "")
-        else:
-            kind = ""
-        event.Event(
-            stack.context,
-            stack,
-            row.action,
-            row.status,
-            text,
-            row.physical_resource_id,
-            None,
-            None,
-            row.name,
-            kind,
-        ).store()
+        event.Event(stack.context, stack, *values).store()
     except Exception:
         LOG.warning("The event could not be stored.", exc_info=True)
 
@@ -167,6 +196,17 @@ class Graph:
         if any(self.node(later.id, is_update) for is_update in (True, False)):
             return None
         return later
+
+    def cleaned_up_for(self, row: Any) -> int | None:
+        """The row that this one has replaced in this traversal and that has been
+        cleaned up since. Heat then clears ``replaces``; only the old row tells, until
+        the traversal is over."""
+        with db_api.context_manager.reader.using(context := admin()):
+            found = context.session.query(models.Resource.id).filter_by(
+                stack_id=self.stack.id, replaced_by=row.id
+            )
+            olds = [int(old) for (old,) in found]
+        return next((old for old in olds if self.node(old, True) is not None), None)
 
     def point(self, node: Any) -> Any | None:
         """The node's sync point; None when it is gone (or not made yet)."""

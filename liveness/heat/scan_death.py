@@ -20,10 +20,10 @@ from liveness.heat.scan_rows import Rows
 PREFIX = "after/"
 """Of the key; the dead engine's id follows."""
 
-MOMENT = 1.5
+MOMENT = 1.0
 """Seconds from the death's discovery to the first look, and to each later one."""
 
-LOOKS = 40
+LOOKS = 60
 """Looks, while the engines have their hands full; then the ordinary scan does it."""
 
 STACKS = 500

@@ -11,7 +11,7 @@ from heat.engine import stack as parser
 from heat.engine import sync_point, worker
 
 from liveness import Done, Outcome, Rearm
-from liveness.heat import rows
+from liveness.heat import messages, rows
 from liveness.heat.names import Action, Timer
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ def _cast_first(recovery: Recovery, stack: Any, node: Any, timer: Timer) -> None
     row = rows.find(node.rsrc_id)
     if row is None or row.engine_id is not None or row.action != "INIT":
         return
-    recovery.cast_if_ready(
+    messages.cast_if_ready(
+        recovery,
         Action(node.rsrc_id, stack.current_traversal, True, abandon=timer.abandon),
         row,
     )

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.heat import venv
+from tests.heat.fleet import ini
 from tests.heat.lab import Cloud, Lab
-from tests.heat.processes import ROOT, LabError
+from tests.heat.processes import ROOT, Group, LabError
 from tests.heat.report import Report
 from tests.heat.run import Stuck
+from tests.servers import MariaDB
 
 SECONDS = 900  # of one test, with the set-up of everything
 # How much of it: 0 nothing, short (the default) what takes some minutes, 1 all.
 WANTED = os.environ.get("LIVENESS_HEAT", "") != "0"
 SHORT = os.environ.get("LIVENESS_HEAT", "") in ("", "short")
 
-_NEEDS_HEAT = {"cloud", "lab"}
+INSIDE = ROOT / "tests" / "heat" / "inside"
+
+_NEEDS_HEAT = {"cloud", "lab", "inside"}
 
 _report = Report()
 _stuck: list[Stuck] = []
@@ -50,7 +59,31 @@ def pytest_collection_modifyitems(
             (last if wanted else left_out).append(item)
     if left_out:
         config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in last + left_out] + last
+    last.sort(key=lambda item: "inside" in item.fixturenames)
+    first = [item for item in items if item not in last + left_out]
+    items[:] = first + last
+    if first and last and not config.option.collectonly:
+        _make_environments(config)
+
+
+def _make_environments(config: pytest.Config) -> None:
+    """While the other tests run, when nothing else does: pip takes a minute or two.
+    Whoever needs them waits for the rest."""
+    process = subprocess.Popen(
+        ["nice", "-n", "19", sys.executable, "-m", "tests.heat.venv"],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+    def end() -> None:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)  # what is half made is made anew
+        process.wait()
+
+    config.add_cleanup(end)
 
 
 @pytest.fixture(scope="session")
@@ -82,7 +115,53 @@ def _without_heat() -> str | None:
 
 
 @pytest.fixture(scope="session")
-def _labs(cloud: Cloud) -> Iterator[Callable[[str], Lab]]:
+def inside() -> Iterator[Future[tuple[int, str]]]:
+    """What comes of the tests in the folder of that name: their exit code, and what
+    they said. They have a process and a server of their own."""
+    _give_up_for(MariaDB.available() or _without_heat())
+    group, database, executor = Group("inside"), MariaDB(), ThreadPoolExecutor(1)
+    try:
+        yield executor.submit(_run_inside, group, database)
+    finally:
+        group.close()
+        executor.shutdown()
+        database.close()
+
+
+def _run_inside(group: Group, database: MariaDB) -> tuple[int, str]:
+    database.start()
+    database.create_database("inside")
+    url = database.url("inside")
+    heat, (_, packages) = venv.liveness(), venv.unit_tests()
+    config = str(group.write("inside.conf", ini({"database": {"connection": url}})))
+    for sync in (
+        [*heat.script("heat-manage"), "--config-file", config, "db_sync"],
+        [*heat.script("liveness-manage"), "db", "sync", "--config-file", config],
+    ):
+        group.run("sync", sync)
+    child = group.spawn(
+        "inside",
+        [
+            *("nice", *heat.python, "-m", "pytest", "-q"),
+            *("-p", "no:cacheprovider", "-c", str(INSIDE / "pytest.ini")),
+            *("--rootdir", str(ROOT), str(INSIDE)),
+        ],
+        env={
+            "PYTHONPATH": os.pathsep.join([str(packages), str(ROOT)]),
+            "LIVENESS_HEAT_URL": url,
+        },
+    )
+    return child.wait(SECONDS), group.log("inside").read_text(errors="replace")
+
+
+@pytest.fixture(scope="session")
+def _labs(
+    cloud: Cloud, request: pytest.FixtureRequest
+) -> Iterator[Callable[[str], Lab]]:
+    if SHORT and any(
+        "inside" in getattr(i, "fixturenames", ()) for i in request.session.items
+    ):
+        request.getfixturevalue("inside")  # beside the others, which mostly wait
     labs: dict[str, Lab] = {}
 
     def obtain(mode: str) -> Lab:
@@ -92,6 +171,7 @@ def _labs(cloud: Cloud) -> Iterator[Callable[[str], Lab]]:
         if mode not in labs:
             labs[mode] = cloud.lab(mode)
             labs[mode].create_schema()
+            labs[mode].connect()
         return labs[mode]
 
     yield obtain
@@ -126,4 +206,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.section("Heat, with its engines killed")
     for line in _report.table():
         terminalreporter.write_line(line)
+    terminalreporter.write_line(json.dumps(_report.summary()))
     terminalreporter.write_line(f"written to {path} at {time.strftime('%H:%M:%S')}")

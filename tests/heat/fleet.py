@@ -8,8 +8,9 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.heat.processes import Group, LabError, Member, until
+from tests.heat.processes import Group, LabError
 from tests.heat.venv import Venv
+from tests.proc import Process, until
 
 START_SECONDS = 120
 PLUGINS = Path(__file__).with_name("plugins")
@@ -24,7 +25,7 @@ _STARTING = re.compile(
 @dataclass(frozen=True)
 class Worker:
     engine_id: str
-    process: Member
+    process: Process
     master: Master
 
     @property
@@ -82,9 +83,9 @@ class Master:
         )
 
     @property
-    def process(self) -> Member:
+    def process(self) -> Process:
         assert self._child is not None, f"{self.name} was never started"
-        return Member.of(self._child.pid)
+        return Process.of(self._child.pid)
 
     @property
     def running(self) -> bool:
@@ -139,7 +140,7 @@ class Master:
             match = _STARTING.search(line)
             if match is not None:
                 engine_id, pid = match["engine"], int(match["pid"])
-                self._seen[engine_id] = Worker(engine_id, Member.of(pid), self)
+                self._seen[engine_id] = Worker(engine_id, Process.of(pid), self)
 
 
 class Fleet:

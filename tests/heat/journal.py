@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.heat.processes import until
+from tests.proc import until
 
 
 class Line(NamedTuple):

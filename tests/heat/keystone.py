@@ -9,8 +9,9 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.heat.processes import Group, LabError, until
+from tests.heat.processes import Group, LabError
 from tests.heat.venv import Venv
+from tests.proc import until
 from tests.servers import MariaDB, _free_port
 
 START_SECONDS = 90

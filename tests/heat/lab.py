@@ -22,8 +22,9 @@ from tests.heat.client import Client
 from tests.heat.fleet import PLUGINS, Fleet, Master, Worker, ini
 from tests.heat.journal import Journal
 from tests.heat.keystone import Keystone
-from tests.heat.processes import Group, until
+from tests.heat.processes import Group
 from tests.heat.rabbitmq import RabbitMQ
+from tests.proc import until
 from tests.servers import MariaDB
 
 MODES = ("stock", "liveness")
@@ -129,6 +130,7 @@ class Lab:
         self._names = itertools.count(1)
         self._identities: dict[str, dict] = {}
         self.venv = venv.liveness() if mode == "liveness" else cloud.venv
+        self._connected = False
         self.fleet: Fleet = Fleet(self.group, self.venv, Path(), folder)
         self._folder = folder
         self._fleets = itertools.count()
@@ -154,13 +156,17 @@ class Lab:
                     str(config),
                 ],
             )
+
+    def connect(self) -> None:
+        """What users ask of Heat may be asked from now on."""
         self.client = Client(
             self.group,
             self.cloud.venv,
             f"{self.name}-driver",
-            config,
+            self.group.path("etc", f"{self.name}-base.conf"),
             self.cloud.keystone.url,
         )
+        self._connected = True
 
     def start_engines(
         self, masters: int = 2, workers: int = 1, stock: bool = False, **options: Any
@@ -199,7 +205,8 @@ class Lab:
 
     def close(self) -> None:
         self.fleet.end()
-        self.client.close()
+        if self._connected:
+            self.client.close()
         self.cloud.database.drop_database(self.name)
 
     # What users ask of Heat.
@@ -254,6 +261,9 @@ class Lab:
     def snapshot(self, stack: str, name: str = "snapshot") -> Any:
         return self.client.call("stack_snapshot", self.identity(stack), name)
 
+    def delete_snapshot(self, stack: str, snapshot: str) -> None:
+        self.client.call("delete_snapshot", self.identity(stack), snapshot)
+
     def restore(self, stack: str, snapshot: str) -> None:
         self.client.call("stack_restore", self.identity(stack), snapshot)
 
@@ -305,6 +315,10 @@ class Lab:
         ):
             found += self.tree(child)
         return found
+
+    def snapshots(self, stack: str) -> list[tuple[str, str | None]]:
+        """The stack's snapshots: id and status."""
+        return self.query("SELECT id, status FROM snapshot WHERE stack_id = %s", stack)
 
     def by_name(self, name: str) -> str | None:
         found = self.query(

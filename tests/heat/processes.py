@@ -9,7 +9,6 @@ however it comes, and then ends them all by pid and removes the folder.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import os
 import select
 import shutil
@@ -17,10 +16,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+
+from tests.proc import Process, everybody, until
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,71 +27,10 @@ class LabError(Exception):
     """Something of the lab did not come up; the message ends with its log."""
 
 
-class Member(NamedTuple):
-    """A pid alone may be somebody else by now; the start time tells."""
-
-    pid: int
-    started: int
-
-    @classmethod
-    def of(cls, pid: int) -> Member:
-        stat = _stat(pid)
-        return cls(pid, stat.started if stat else 0)
-
-    @property
-    def state(self) -> str | None:
-        stat = _stat(self.pid)
-        if stat is None or stat.started != self.started or stat.state in "ZX":
-            return None
-        return stat.state
-
-    @property
-    def alive(self) -> bool:
-        return self.state is not None
-
-    def send(self, signum: int) -> None:
-        if self.alive:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signum)
-
-
-class _Stat(NamedTuple):
-    state: str
-    parent: int
-    session: int
-    started: int
-
-
-def _stat(pid: int) -> _Stat | None:
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    fields = text.rpartition(")")[2].split()
-    return _Stat(fields[0], int(fields[1]), int(fields[3]), int(fields[19]))
-
-
-def _everybody() -> Iterator[tuple[int, _Stat]]:
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            stat = _stat(int(name))
-            if stat is not None:
-                yield int(name), stat
-
-
-def until(condition: Callable[[], object], seconds: float, step: float = 0.05) -> bool:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(step)
-    return True
-
-
-def session_of(leader: Member, folder: str) -> list[Member]:
+def session_of(leader: Process, folder: str) -> list[Process]:
     """Who is in the session that `leader` made; it may be dead itself."""
     found = []
-    for pid, stat in _everybody():
+    for pid, stat in everybody():
         if stat.session != leader.pid or stat.started < leader.started:
             continue
         try:
@@ -101,11 +38,11 @@ def session_of(leader: Member, folder: str) -> list[Member]:
         except OSError:
             continue
         if place == folder or place.startswith(folder + os.sep):
-            found.append(Member(pid, stat.started))
+            found.append(Process(pid, stat.started))
     return found
 
 
-def end_session(leader: Member, folder: str, seconds: float = 20) -> None:
+def end_session(leader: Process, folder: str, seconds: float = 20) -> None:
     """End all of it, until nobody is left who could have forked another."""
 
     def gone() -> bool:
@@ -176,7 +113,7 @@ class Group:
                 start_new_session=True,
                 text=True,
             )
-        leader = Member.of(child.pid)
+        leader = Process.of(child.pid)
         self._children[child.pid] = child
         with open(self._sessions, "a") as file:
             file.write(f"{leader.pid} {leader.started}\n")
@@ -199,7 +136,7 @@ class Group:
         if code != 0:
             raise LabError(f"{name} ended with {code}\n{self.tail(name)}")
 
-    def members(self, child: subprocess.Popen) -> list[Member]:
+    def members(self, child: subprocess.Popen) -> list[Process]:
         return session_of(self._leader(child.pid), self.folder)
 
     def end(self, child: subprocess.Popen) -> None:
@@ -216,7 +153,7 @@ class Group:
         self._guard.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _leader(self, pid: int) -> Member:
+    def _leader(self, pid: int) -> Process:
         for leader in _leaders(self.folder):
             if leader.pid == pid:
                 return leader
@@ -233,13 +170,13 @@ def _environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
 
 
-def _leaders(folder: str) -> list[Member]:
+def _leaders(folder: str) -> list[Process]:
     try:
         lines = Path(folder, "sessions").read_text().splitlines()
     except FileNotFoundError:
         return []
     # The last first: engines end before the servers they would complain about.
-    return [Member(*map(int, line.split())) for line in reversed(lines)]
+    return [Process(*map(int, line.split())) for line in reversed(lines)]
 
 
 def end_all(folder: str) -> None:

@@ -12,7 +12,8 @@ import signal
 import socket
 import subprocess
 
-from tests.heat.processes import Group, LabError, until
+from tests.heat.processes import Group, LabError
+from tests.proc import until
 from tests.servers import _free_port
 
 USER = "heat"

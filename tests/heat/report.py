@@ -21,11 +21,17 @@ class Report:
     def add(self, mode: str, name: str, outcome: Outcome) -> None:
         self.outcomes.setdefault(name, {})[mode] = outcome
 
-    def as_dict(self) -> dict[str, Any]:
-        """The totals are those with this package; the same of stock Heat below."""
+    def summary(self) -> dict[str, Any]:
+        """The totals with this package; the same of stock Heat below."""
         return {
             **totals(self._of("liveness")),
             "stock": totals(self._of("stock")),
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """The summary, and what came of each scenario."""
+        return {
+            **self.summary(),
             "scenarios": {
                 name: {
                     "what": SCENARIOS[name].text,
@@ -99,7 +105,8 @@ def page(summary: dict[str, Any]) -> str:
         " those with a timeout of 2 minutes were looked at again after at least 3."
         " *Made again* counts real creates beyond what the case cannot do without,"
         " *left over* what still exists and no row of Heat's knows; *seconds* are from"
-        " the kill until somebody else is at it.",
+        " the kill until somebody else is at it; where all workers are killed, or one"
+        " is given time to end, that is part of it.",
         "",
         "| case | stock Heat | with liveness | seconds |",
         "|---|---|---|---|",

@@ -10,7 +10,7 @@ from typing import Any
 from tests.heat.fleet import Worker
 from tests.heat.journal import Line
 from tests.heat.lab import Lab, Stack
-from tests.heat.processes import until
+from tests.proc import until
 
 # While anybody works on a stack, its journal has a line a second; but a delete first
 # waits 15 s for a dead engine to let go, and then 2 s for its answer.
@@ -184,6 +184,8 @@ class Run:
                 ended.append(time.time())
             lines = self.journal.of(stack)
             last = max([since, *(line.at for line in lines), *ended])
+            if not gone_if_deleted(found):
+                return time.time() - last > patience
             # What has ended otherwise may go on: a rollback, or a delete.
             return time.time() - last > (8 if found.ended else patience)
 

@@ -17,8 +17,8 @@ from typing import Any
 import pymysql
 
 from tests.heat.client import RemoteError
+from tests.heat.fleet import Worker
 from tests.heat.lab import Row
-from tests.heat.processes import until
 from tests.heat.run import Run
 from tests.heat.templates import (
     chain,
@@ -29,6 +29,7 @@ from tests.heat.templates import (
     resource,
     template,
 )
+from tests.proc import until
 
 COMPLETE = "CREATE_COMPLETE"
 
@@ -223,6 +224,28 @@ def sigterm_with_a_long_action(run: Run) -> None:
     run.expect(stack, COMPLETE)
 
 
+@scenario("stuck", graceful_shutdown_timeout=25)
+def killed_beside_one_that_stops(run: Run) -> None:
+    """Engine killed while the only other one stops, and finishes what it is at: that
+    one takes nothing over, the killed one's successor does."""
+    first = run.create(chain(1, create_secs=18))
+    stopping = run.at(first, "poll", "r0")
+    second = run.create(crowd(4, create_secs=10))
+    until(lambda: held_by_others(run, second, stopping.pid), 30)
+    tags = held_by_others(run, second, stopping.pid)
+    tag, victim = next(iter(tags.items()))
+    stopping.master.sigterm()
+    until(lambda: not run.liveness or draining(run), 10)
+    at = time.time()
+    run.kill(second, tag, victim)
+    run.expect(second, COMPLETE)
+    run.expect(first, COMPLETE)
+    for line in run.journal.of(second):
+        if line.at > at and line.tag in tags and line.pid == stopping.pid:
+            run.outcome.wrong.append(f"{line.tag} was taken over by who stops")
+            break
+
+
 # --- other actions ------------------------------------------------------------------
 
 
@@ -286,6 +309,19 @@ def killed_cleaning_up(run: Run) -> None:
 def killed_deleting(run: Run) -> None:
     """Engine killed in a delete."""
     stack = run.created(chain(3, delete_secs=4))
+    run.lab.delete(stack)
+    run.kill_at(stack, "delete", "r1")
+    run.expect(stack, "DELETE_COMPLETE")
+
+
+@scenario("stuck")
+def killed_deleting_with_a_snapshot(run: Run) -> None:
+    """Engine killed in a delete with the deletion policy Snapshot: a second image may
+    remain."""
+    content = chain(2, delete_secs=4)
+    for resource_ in content["resources"].values():
+        resource_["deletion_policy"] = "Snapshot"
+    stack = run.created(content)
     run.lab.delete(stack)
     run.kill_at(stack, "delete", "r1")
     run.expect(stack, "DELETE_COMPLETE")
@@ -358,6 +394,35 @@ def killed_in_a_snapshot(run: Run) -> None:
     run.lab.snapshot(stack)
     run.kill_at(stack, "snapshot", "r0")
     run.expect(stack, "SNAPSHOT_COMPLETE", "SNAPSHOT_FAILED")
+
+
+@scenario("wrong end")
+def killed_deleting_a_snapshot(run: Run) -> None:
+    """Engine killed while a user deletes a snapshot."""
+    stack = run.created(chain(2, delete_snapshot_secs=4))
+    snapshot = run.lab.snapshot(stack)
+    run.lab.wait_stack(stack, "SNAPSHOT_COMPLETE")
+    run.lab.delete_snapshot(stack, snapshot["id"])
+    run.kill_at(stack, "delete_snapshot", "r0")
+    if not until(lambda: not run.lab.snapshots(stack), 40):
+        run.outcome.wrong.append(f"left of it: {run.lab.snapshots(stack)}")
+    run.expect(stack, "SNAPSHOT_COMPLETE")
+
+
+@scenario("stuck")
+def killed_deleting_a_stack_with_snapshots(run: Run) -> None:
+    """All workers killed in the deletion of a stack, one of them while it deletes a
+    snapshot of it."""
+    stack = run.created(chain(2))
+    run.lab.snapshot(stack)
+    run.lab.wait_stack(stack, "SNAPSHOT_COMPLETE")
+    with gate(run, "snapshot", "DELETE") as waiting:
+        run.lab.delete(stack)
+        assert until(waiting, 30)
+        run.kill_all_workers(stack, "r0")
+    run.expect(stack, "DELETE_COMPLETE")
+    if run.lab.snapshots(stack):
+        run.outcome.wrong.append(f"left of it: {run.lab.snapshots(stack)}")
 
 
 @scenario("stuck")
@@ -463,6 +528,20 @@ def deadline_after_a_death_with_rollback(run: Run) -> None:
     )
     run.kill_at(stack, "poll", "r0")
     run.expect(stack, "ROLLBACK_COMPLETE", makes={"r0": 2})
+
+
+@scenario("stuck", "right", stack_action_timeout=15)
+def deadline_of_a_nested_stack(run: Run) -> None:
+    """The time of a stack and of the one nested in it is over after the engine in the
+    inner one was killed: both fail, neither goes on."""
+    content, files = nested(chain(2, create_secs=60))
+    stack = run.create(content, files, timeout_mins=None)
+    run.kill_at(stack, "poll", "r0")
+    found = run.expect(stack, "CREATE_FAILED", makes={"r0": 2})
+    expect_reason(run, found, "Timed out")
+    going_on = [s.name for s in run.lab.tree(stack)[1:] if not s.ended]
+    if found.ended and going_on:
+        run.outcome.wrong.append(f"still in progress: {', '.join(going_on)}")
 
 
 @scenario("stuck", stack_action_timeout=12)
@@ -785,6 +864,21 @@ def working(run: Run, stack: str) -> bool:
     return any(line.at > time.time() - 4 for line in run.journal.of(stack))
 
 
+def held_by_others(run: Run, stack: str, pid: int) -> dict[str, Worker]:
+    """Who polls what, of the living workers but that one."""
+    living = {worker.pid: worker for worker in run.lab.workers if worker.pid != pid}
+    return {
+        line.tag: living[line.pid]
+        for line in run.journal.of(stack, "poll")
+        if line.pid in living
+    }
+
+
+def draining(run: Run) -> list[tuple]:
+    """Engines that have begun to stop."""
+    return run.lab.query("SELECT id FROM liveness_engine WHERE state = 'draining'")
+
+
 def pollers(run: Run, stack: str, tag: str) -> set[int]:
     return {line.pid for line in run.journal.of(stack, "poll", tag)}
 
@@ -829,9 +923,12 @@ def locked(run: Run, table: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def gate(run: Run, table: str) -> Iterator[Callable[[], list[tuple]]]:
-    """Whoever inserts into `table` waits, and is cut off when the gate opens: it has
-    committed nothing. Gives a function that says who waits."""
+def gate(
+    run: Run, table: str, verb: str = "INSERT"
+) -> Iterator[Callable[[], list[tuple]]]:
+    """Whoever inserts into `table` (or does what `verb` says) waits, and is cut off
+    when the gate opens: it has committed nothing. Gives a function that says who
+    waits."""
     connection = superuser(run)
     name = f"gate_{table}"
 
@@ -844,16 +941,28 @@ def gate(run: Run, table: str) -> Iterator[Callable[[], list[tuple]]]:
         with connection.cursor() as cursor:
             cursor.execute(f"SELECT GET_LOCK('{name}', 10)")
             cursor.execute(
-                f"CREATE TRIGGER {name} BEFORE INSERT ON `{table}` FOR EACH ROW"
+                f"CREATE TRIGGER {name} BEFORE {verb} ON `{table}` FOR EACH ROW"
                 f" SET @got = GET_LOCK('{name}', 120)"
             )
             yield waiting
-            for (session,) in waiting():
-                with contextlib.suppress(pymysql.Error):  # it may be gone already
-                    cursor.execute(f"KILL {session}")
-            cursor.execute(f"DROP TRIGGER {name}")
+            until(lambda: _opened(cursor, name, waiting()), 30)
     finally:
         connection.close()
+
+
+def _opened(cursor: Any, name: str, waiting: list[tuple]) -> bool:
+    """Whether the gate could be opened. Waiters for a lock by name count in MariaDB's
+    search for deadlocks, and one may come after those that are cut off here."""
+    for (session,) in waiting:
+        with contextlib.suppress(pymysql.Error):  # it may be gone already
+            cursor.execute(f"KILL {session}")
+    try:
+        cursor.execute(f"DROP TRIGGER {name}")
+    except pymysql.OperationalError as error:
+        if error.args[0] != 1213:
+            raise
+        return False
+    return True
 
 
 def blocked(run: Run) -> list[tuple]:

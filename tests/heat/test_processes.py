@@ -10,7 +10,8 @@ import textwrap
 
 import pytest
 
-from tests.heat.processes import ROOT, Group, LabError, Member, until
+from tests.heat.processes import ROOT, Group, LabError
+from tests.proc import Process, until
 
 # Its child gives itself a child, as a master does, and is then killed.
 MASTER = "import os, time; os.fork(); print(os.getpid(), flush=True); time.sleep(600)"
@@ -25,8 +26,8 @@ def alone(script: str) -> subprocess.Popen:
     )
 
 
-def members(pids: list[int]) -> list[Member]:
-    found = [Member.of(pid) for pid in pids]
+def members(pids: list[int]) -> list[Process]:
+    found = [Process.of(pid) for pid in pids]
     assert all(member.alive for member in found)
     return found
 
@@ -82,8 +83,8 @@ def test_a_program_that_fails_to_start_shows_the_end_of_its_log():
 
 def test_a_pid_that_is_somebody_else_now_is_not_signalled():
     with subprocess.Popen(["sleep", "60"]) as process:
-        impostor = Member(process.pid, started=1)
+        impostor = Process(process.pid, started=1)
         impostor.send(signal.SIGKILL)
         assert not impostor.alive
-        assert Member.of(process.pid).alive
+        assert Process.of(process.pid).alive
         process.kill()

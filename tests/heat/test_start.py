@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.heat.lab import Lab
-from tests.heat.processes import until
 from tests.heat.templates import chain
+from tests.proc import until
 
 pytestmark = pytest.mark.parametrize("mode", ["liveness"])
 

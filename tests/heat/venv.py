@@ -150,3 +150,8 @@ def _lock() -> Iterator[None]:
     with open(__file__) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+if __name__ == "__main__":
+    # Not liveness(): pip writes into the checkout for that, which other tests read.
+    unit_tests()

@@ -380,8 +380,12 @@ def test_after_a_death_nothing_is_judged_while_engines_have_their_hands_full(
 
 
 def test_after_a_death_the_looks_end(
-    stacks: Any, scanned: Scanned, timed: Callable[..., None]
+    stacks: Any,
+    scanned: Scanned,
+    timed: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(scan_death, "LOOKS", 4)
     timed(stack := stacks.chain(told=1))
     for _ in range(scan_death.LOOKS):
         stack.touch()

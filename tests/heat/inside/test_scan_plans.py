@@ -12,7 +12,7 @@ from heat.db import api as db_api
 
 from liveness.heat.scan_rows import PAGE, Rows
 
-STACKS, EACH = 20_000, 3
+STACKS, EACH = 5_000, 3
 """Stacks in the table, and resources of each."""
 
 

@@ -110,6 +110,7 @@ class Plain(resource.Resource):
         "resume_secs": _seconds("How long a resume takes."),
         "check_secs": _seconds("How long a check takes."),
         "snapshot_secs": _seconds("How long a snapshot takes."),
+        "delete_snapshot_secs": _seconds("How long the deletion of one takes."),
         "adopt_secs": _seconds("How long an adopt takes."),
     }
 
@@ -176,6 +177,11 @@ class Plain(resource.Resource):
         put(self.resource_id, {**thing, "status": "DELETING", "gone_at": end})
         return end
 
+    def handle_snapshot_delete(self, state):
+        """A deletion with the policy Snapshot."""
+        record("snapshot_delete", self, self.resource_id)
+        return self.handle_delete()
+
     def check_delete_complete(self, end):
         if end is None:
             return True
@@ -211,6 +217,12 @@ class Plain(resource.Resource):
 
     def check_snapshot_complete(self, end):
         return self._until("snapshot", end)
+
+    def handle_delete_snapshot(self, snapshot):
+        return self._begin("delete_snapshot")
+
+    def check_delete_snapshot_complete(self, end):
+        return self._until("delete_snapshot", end)
 
     def handle_adopt(self, resource_data=None):
         super().handle_adopt(resource_data)
