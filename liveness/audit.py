@@ -45,49 +45,53 @@ REMEDIES: dict[str, tuple[Severity, str]] = {
     "engine-dead": (
         Severity.CRITICAL,
         "An engine on this host fences it at its next sweep; if none runs here:"
-        " liveness-audit --recover.",
+        " 'liveness-audit --recover'.",
     ),
     "engine-silent": (
         Severity.CRITICAL,
         "If its host is up, see why it does not beat (its log, the database). Others"
         " fence it once they have seen no beat for a whole ttl; if none runs:"
-        " liveness-audit --recover --wait.",
+        " 'liveness-audit --recover --wait'.",
     ),
     "engine-none": (
         Severity.CRITICAL,
-        "Start an engine: nobody handles what is promised.",
+        "Start an engine ('liveness-engine', or the host program): nobody handles what"
+        " is promised.",
     ),
     "engine-flapping": (
         Severity.WARNING,
-        "See its log, and who kills it (out of memory? a handler that crashes?).",
+        "See its log, and who kills it (out of memory? a handler that crashes?);"
+        " 'liveness-manage history --what fenced --since 1h' has the evidence.",
     ),
     "engine-stale": (
         Severity.INFO,
-        "liveness-manage purge; engines do so by themselves once per ttl.",
+        "'liveness-manage purge'; engines do so by themselves once per ttl.",
     ),
     "deadline-orphaned": (
         Severity.CRITICAL,
         "See that an engine runs that has a handler for the kind; if none does:"
-        " liveness-audit --recover, where the handler is installed.",
+        " 'liveness-audit --recover', where the handler is installed.",
     ),
     "deadline-overdue": (
         Severity.CRITICAL,
         "See whether the engines with a handler for the kind are overloaded, hang in"
-        " handlers, or do not run (liveness-manage engine list).",
+        " handlers, or do not run ('liveness-manage engine list'); meanwhile:"
+        " 'liveness-audit --recover', where the handler is installed.",
     ),
     "deadline-claimed": (
         Severity.WARNING,
-        "See what the handler waits for, in the log of its owner; liveness-manage"
-        " engine drain ends that engine in good order.",
+        "See what the handler waits for, in the log of its owner; 'liveness-manage"
+        " engine drain ID' ends that engine in good order.",
     ),
     "deadline-parked": (
         Severity.WARNING,
-        "Repair what the reason says, then liveness-manage deadline retry (or disarm).",
+        "Repair what the reason says, then 'liveness-manage deadline retry KIND KEY'"
+        " (or 'liveness-manage deadline disarm KIND KEY').",
     ),
     "kind-unknown": (
         Severity.WARNING,
-        "Install the handler where engines run and restart them; then liveness-manage"
-        " deadline retry what is parked.",
+        "Install the handler where engines run and restart them; then 'liveness-manage"
+        " deadline retry --all --kind KIND' for what was parked.",
     ),
     "clock-host": (
         Severity.WARNING,
@@ -101,7 +105,8 @@ REMEDIES: dict[str, tuple[Severity, str]] = {
     ),
     "schema-differs": (
         Severity.WARNING,
-        "See who changed the tables, and undo it; liveness-manage db check lists this.",
+        "See who changed the tables, and undo it; 'liveness-manage db check' lists"
+        " this.",
     ),
 }
 """Every code there is, how urgent it is, and what to do."""

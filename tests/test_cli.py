@@ -14,7 +14,7 @@ import pytest
 from oslo_config import cfg
 
 from liveness import Settings
-from liveness.cmd import app, engine, manage
+from liveness.cmd import app, embed, engine, manage
 from liveness.db import migration
 from tests.commands import Command, Result, engined, managed, one_line
 from tests.fleet import wait_until
@@ -55,11 +55,14 @@ def test_every_command_has_help_with_examples_that_can_be_parsed(name):
     assert (result.code, result.err) == (0, "")
     assert "--connection URL" in result.out
     assert "--config-file FILE" in result.out
+    assert (
+        "Exit code 0: " in " ".join(result.out.split()) or "Exit code 0 " in result.out
+    )
     examples = result.out.partition("\nexamples:\n")[2].splitlines()
     assert examples
     program = app.Manage("", manage.COMMANDS)
     for example in examples:
-        prog, *argv = example.split()
+        prog, *argv = example.partition(" | ")[0].split()
         assert prog == "liveness-manage"
         factory, found, rest = program.command_manager.find_command(argv)
         assert found == name
@@ -87,6 +90,8 @@ SECRET_URL = f"mysql+pymysql://user:{SECRET}@127.0.0.1/x"
     [
         (["nonsense"], ["'nonsense'", "db sync", "db check"]),
         (["nonsense", "--help"], ["'nonsense'"]),
+        ([""], ["''", "db sync"]),
+        (["", "--connection", "x"], ["''"]),
         (["db"], ["'db'", "db sync, db version"]),
         (["db", "nonsense"], ["'db nonsense'", "db sync"]),
         (["--nonsense"], ["--nonsense"]),
@@ -111,6 +116,16 @@ def test_a_mistake_on_the_command_line_is_one_line_that_says_which(argv, words):
     for word in words:
         assert word in text
     assert SECRET not in text
+
+
+@pytest.mark.parametrize("form", ["--config-file={}", "--config-file {}"])
+def test_a_file_that_is_no_text_is_named(form, tmp_path):
+    path = tmp_path / "x.conf"
+    path.write_bytes(b"[liveness]\nttl = 9\xff\n")
+    for words in (["config", "check"], ["db", "version"]):
+        text = one_line(managed(*words, *form.format(path).split()))
+        assert f"{path}: not UTF-8 text (byte 0xff)" in text
+    assert str(path) in one_line(engined(*form.format(path).split()))
 
 
 @pytest.mark.parametrize("argv", [["--nonsense"], ["--connection", "nonsense"], ["-f"]])
@@ -256,9 +271,9 @@ def test_check_of_a_good_schema_says_so(schema_url):
     assert "not-a-secret" not in result.out
 
 
-def test_check_lists_what_differs(schema_url, backend):
+def test_check_lists_what_differs(schema_url, owned_url, backend):
     on = " ON liveness_engine" if backend == "mariadb" else ""
-    run(schema_url, f"DROP INDEX ix_liveness_engine_ended{on}")
+    run(owned_url, f"DROP INDEX ix_liveness_engine_ended{on}")
     result = managed("db", "check", "--connection", schema_url)
     assert (result.code, result.err) == (1, "")
     assert "| difference " in result.out
@@ -367,21 +382,13 @@ def test_help_needs_neither_service_nor_database_driver():
     assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_bash_is_told_of_every_command():
-    result = managed("complete")
-    assert (result.code, result.err) == (0, "")
-    assert "cmds_db='check sync version'" in result.out
-    assert "--connection" in result.out
-    assert subprocess.run(["bash", "-n"], input=result.out, text=True).returncode == 0
-
-
 # --- in another program's argparse --------------------------------------------------
 
 
 def test_the_commands_can_be_embedded_in_a_host_programs_parser(synced, capsys):
     parser = argparse.ArgumentParser(prog="heat-manage liveness")
     settings = Settings.of(connection=synced)
-    app.embed(parser, manage.COMMANDS, lambda: settings)
+    embed.embed(parser, manage.COMMANDS, lambda: settings)
     args = parser.parse_args(["db", "version", "-f", "value", "-c", "state"])
     assert args.run(args) == 0
     assert capsys.readouterr().out == "current\n"
@@ -402,7 +409,7 @@ def test_the_commands_can_be_embedded_in_a_host_programs_parser(synced, capsys):
 def test_an_error_of_an_embedded_command_is_one_line_and_its_exit_code(capsys):
     parser = argparse.ArgumentParser(prog="heat-manage liveness")
     settings = Settings.of(connection="sqlite:////nowhere/x")
-    app.embed(parser, manage.COMMANDS, lambda: settings)
+    embed.embed(parser, manage.COMMANDS, lambda: settings)
     for words, code in ((["db", "check"], 2), (["db", "sync"], 1)):
         args = parser.parse_args(words)
         assert args.run(args) == code
@@ -417,7 +424,7 @@ def test_the_commands_can_be_embedded_in_an_oslo_config_subcommand(synced, capsy
     def handler(subparsers):
         subparsers.add_parser("db_version")
         parser = subparsers.add_parser("liveness")
-        app.embed(parser, manage.COMMANDS, lambda: settings)
+        embed.embed(parser, manage.COMMANDS, lambda: settings)
 
     conf = cfg.ConfigOpts()
     conf.register_cli_opt(cfg.SubCommandOpt("command", handler=handler))

@@ -1,7 +1,7 @@
 """The frame of ``liveness-manage``: cliff, with one line for a mistake.
 
-The commands know nothing of this program: :func:`embed` puts the same ones into the
-argparse parser of another.
+The commands know nothing of this program: :mod:`liveness.cmd.embed` puts the same ones
+into the argparse parser of another.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import contextlib
 import itertools
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import EntryPoint
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from cliff import app, command, commandmanager
-from cliff.complete import CompleteCommand
 from cliff.display import DisplayCommandBase
-from cliff.help import HelpAction, HelpCommand, HelpExit
+from cliff.help import HelpCommand
 from cliff.lister import Lister as CliffLister
 from cliff.show import ShowOne as CliffShowOne
 from stevedore import ExtensionManager
@@ -41,6 +41,23 @@ class Usage(Exception):
     """The command line cannot be understood."""
 
 
+class Host(Protocol):
+    """The program that a command is one of."""
+
+    NAME: str
+    implied: str
+    """Words that its user need not say."""
+    asks_which_database: bool
+    stdout: Any
+
+    @property
+    def quiet(self) -> bool:
+        """True when nothing is to be said but what was asked for."""
+
+    def settings(self, args: argparse.Namespace) -> Settings:
+        """The options for the database that ``args`` lead to."""
+
+
 # --- commands -------------------------------------------------------------------
 
 
@@ -53,13 +70,13 @@ class Command(command.Command):
     failed = 1
     """Exit code when the command could not do what it is for."""
 
-    app: Manage | Embedded  # type: ignore[assignment]
+    app: Host  # type: ignore[assignment]
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         parser.formatter_class = argparse.RawDescriptionHelpFormatter
         parser.error = _usage  # type: ignore[method-assign]
-        if isinstance(self.app, Manage):
+        if self.app.asks_which_database:
             _add_database_options(parser)
         return parser
 
@@ -69,7 +86,10 @@ class Command(command.Command):
             f"  {self.app.NAME} {example.removeprefix(implied)}"
             for example in self.examples
         ]
-        return "\n".join(["examples:", *lines]) if lines else ""
+        shown = "\n".join(["examples:", *lines]) if lines else ""
+        if "Exit code" in (self.__doc__ or ""):
+            return shown
+        return f"Exit code 0: done. 1: not, and one line on stderr says why.\n\n{shown}"
 
     def settings(self, args: argparse.Namespace) -> Settings:
         """The options for the database that the command is to work on."""
@@ -168,17 +188,13 @@ class Help(HelpCommand):
     app: Manage
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
+        if not parsed_args.cmd:
+            self.app.show_help()
+            return 0
         try:
             return super().take_action(parsed_args)
         except ValueError:
             raise Usage(self.app.unknown(parsed_args.cmd)) from None
-
-
-class Complete(CompleteCommand):
-    """Print what bash needs to complete the commands
-
-    In a shell, or its start-up file: eval "$(liveness-manage complete)".
-    """
 
 
 # --- the program ----------------------------------------------------------------
@@ -189,16 +205,21 @@ class Manage(app.App):
 
     NAME = "liveness-manage"
     implied = ""
+    asks_which_database = True
+    own: Mapping[str, str] = {
+        "complete": "liveness.cmd.complete:Complete",
+        "help": "liveness.cmd.app:Help",
+    }
+    """Commands on itself."""
 
     def __init__(self, description: str, commands: Mapping[str, str]) -> None:
         """``commands``: the words of each, and where its class is ("module:Class");
         it is loaded when it is asked for."""
         manager = commandmanager.CommandManager()
-        for name, where in commands.items():
-            manager.commands[name] = EntryPoint(name, where, "liveness.manage")
         super().__init__(description, __version__, manager)
-        manager.add_command("help", Help)
-        manager.add_command("complete", Complete)
+        manager.commands.clear()  # of what cliff has put there
+        for name, where in {**commands, **self.own}.items():
+            manager.commands[name] = EntryPoint(name, where, "liveness.manage")
 
     @property
     def quiet(self) -> bool:
@@ -271,7 +292,8 @@ class Manage(app.App):
             self.options, words = self.parser.parse_known_args(list(argv))
             self.configure_logging()
             if not words:
-                return self._help(0 if self.options.help else 1)
+                self.show_help()
+                return 0 if self.options.help else 1
             return self._run(words)
         except Usage as error:
             base.fail(self.NAME, f"{error}; see '{self.NAME} --help'")
@@ -281,10 +303,23 @@ class Manage(app.App):
         except KeyboardInterrupt:
             return INTERRUPTED
 
-    def _help(self, code: int) -> int:
-        with contextlib.suppress(HelpExit):
-            HelpAction([], "", default=self)(self.parser, self.options, None)
-        return code
+    def show_help(self) -> None:
+        """Print the options, and each command with the first line of its help."""
+        self.parser.print_help(self.stdout)
+        made = {
+            name: entry.load()(self, None, cmd_name=name)
+            for name, entry in sorted(self.command_manager)
+        }
+        width = max(map(len, made)) + 4
+        print("\nCommands:", file=self.stdout)
+        for name, each in made.items():
+            first = each.get_description().split("\n")[0].rstrip(".")
+            label = f"  {name}".ljust(width)
+            indent = " " * width
+            text = textwrap.fill(
+                first, 80, initial_indent=label, subsequent_indent=indent
+            )
+            print(text, file=self.stdout)
 
     def _run(self, words: list[str]) -> int:
         try:
@@ -308,12 +343,14 @@ class Manage(app.App):
         """What to say when ``words`` begin with no command."""
         known = sorted(name for name, _ in self.command_manager)
         alike = [name for name in known if name.split()[0] == words[0]]
-        given = " ".join(itertools.takewhile(lambda w: w[0] != "-", words)) or words[0]
+        given = " ".join(itertools.takewhile(lambda w: w[:1] != "-", words)) or words[0]
         return f"there is no command {given!r}; there are {', '.join(alike or known)}"
 
 
 class Single(Manage):
     """A program that is one command."""
+
+    own: Mapping[str, str] = {}
 
     def __init__(self, name: str, description: str, command: str, where: str) -> None:
         """``command``: what it is called among those of ``liveness-manage``."""
@@ -355,71 +392,6 @@ def execute(made: command.Command, args: Any, prog: str, debug: bool = False) ->
             problem += "" if debug else " (--debug shows where)"
     base.fail(prog, problem)
     return made.failed if isinstance(made, Command) else 1
-
-
-# --- in another program -----------------------------------------------------------
-
-
-class Embedded:
-    """What a command sees of a program that is not :class:`Manage`."""
-
-    quiet = False
-    implied = ""
-    command_manager = None
-
-    def __init__(self, prog: str, settings: Callable[[], Settings]) -> None:
-        self.NAME = prog
-        self.stdout = sys.stdout
-        self._settings = settings
-
-    def settings(self, args: argparse.Namespace) -> Settings:
-        """The host's own: which database it is, is not for the command line to say."""
-        return self._settings()
-
-
-def embed(
-    parser: argparse.ArgumentParser,
-    commands: Mapping[str, str],
-    settings: Callable[[], Settings],
-) -> None:
-    """Add ``commands`` to the parser of another program, as subcommands.
-
-    Afterwards what it parses has ``run``: ``args.run(args)`` does it and returns the
-    exit code. ``settings`` is called then.
-    """
-    host = Embedded(parser.prog, settings)
-    levels: dict[tuple[str, ...], Any] = {(): _subcommands(parser)}
-    for name, where in commands.items():
-        *groups, word = words = name.split()
-        for depth, group in enumerate(groups):
-            inner = tuple(groups[: depth + 1])
-            if inner not in levels:
-                outer = levels[tuple(groups[:depth])]
-                levels[inner] = _subcommands(outer.add_parser(group, help=f"{group} …"))
-        made = EntryPoint(name, where, "").load()(host, None)
-        its = made.get_parser(" ".join((parser.prog, *words)))
-        child = levels[tuple(groups)].add_parser(
-            word,
-            parents=[its],
-            add_help=False,
-            help=its.description.partition("\n")[0],
-            description=its.description,
-            epilog=its.epilog,
-            formatter_class=its.formatter_class,
-        )
-        child.set_defaults(run=_Run(made, host.NAME))
-
-
-class _Run:
-    def __init__(self, made: Command, prog: str) -> None:
-        self._made, self._prog = made, prog
-
-    def __call__(self, args: Any) -> int:
-        return execute(self._made, args, self._prog)
-
-
-def _subcommands(parser: argparse.ArgumentParser) -> Any:
-    return parser.add_subparsers(metavar="COMMAND", required=True, title="commands")
 
 
 # --- arguments --------------------------------------------------------------------

@@ -180,19 +180,24 @@ def limited(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0: nothing found; 1: findings; 2: could not look."""
-    program = app.Single(
+def program() -> app.Single:
+    """``liveness-audit``."""
+    return app.Single(
         "liveness-audit",
         "Look for what is wrong with engines and deadlines.",
         "audit",
         "liveness.cmd.audit:Audit",
     )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 0: nothing found; 1: findings; 2: could not look."""
+    made = program()
     try:
-        code = program.run(sys.argv[1:] if argv is None else argv)
+        code = made.run(sys.argv[1:] if argv is None else argv)
     except SystemExit as stop:  # after --help
         code = stop.code if isinstance(stop.code, int) else 0
-    return base.flushed(program.NAME, code)
+    return base.flushed(made.NAME, code)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from liveness.version import __version__
@@ -84,7 +85,25 @@ def parse(
     except cfg.ConfigFileParseError as error:
         # It ends with the line itself, in quotes, which may hold a password.
         raise cfg.Error(str(error).partition(": '")[0]) from None
+    except UnicodeDecodeError as error:
+        names = ", ".join(_not_utf8(argv)) or "a configuration file"
+        where = f"byte {error.object[error.start]:#x}"
+        raise cfg.Error(f"{names}: not UTF-8 text ({where})") from None
     return conf
+
+
+def _not_utf8(argv: Sequence[str]) -> list[str]:
+    """The configuration files that ``argv`` names and that are no text."""
+    words = [part for word in argv for part in word.split("=", 1)]
+    named = [after for word, after in pairwise(words) if word == "--config-file"]
+    found = []
+    for name in named:
+        with contextlib.suppress(OSError), open(name, encoding="utf-8") as file:
+            try:
+                file.read()
+            except UnicodeDecodeError:
+                found.append(name)
+    return found
 
 
 def read_settings(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from liveness import clock, exceptions, model
 from liveness.cmd import app, engines
-from liveness.events import Event, What
+from liveness.cmd.redaction import Redaction
+from liveness.events import BATCH, Event, What
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -19,15 +19,6 @@ if TYPE_CHECKING:
     from liveness.db.deadlines import Deadlines
     from liveness.db.report import Filter, Listed
     from liveness.model import Deadline
-
-SECRET = re.compile(
-    r"(?i)passw(or)?d|secret|token|credential|private|api_?key|auth(?!or)"
-)
-"""Names in a payload whose values are not shown."""
-
-
-BATCH = 500
-"""Events in one statement."""
 
 
 def whole(text: str) -> int:
@@ -128,7 +119,8 @@ def wanted(args: argparse.Namespace, settings: Settings) -> Filter:
 class Show(app.ShowOne):
     """Show one deadline, and what will happen next
 
-    Values in its payload whose names sound like secrets are not shown.
+    Values in its payload whose names sound like secrets (the option 'redacted') are not
+    shown.
     """
 
     examples = ("deadline show stack_timer web-1", "deadline show email 4711 -f json")
@@ -138,37 +130,14 @@ class Show(app.ShowOne):
 
     def take_action(self, args: argparse.Namespace) -> tuple[Any, Any]:
         from liveness.db.report import Report
-        from liveness.db.rows import load_payload
 
         _require_text(args.kind, args.key)
         with self.database(args) as connection:
             found = Report(clock.Clock()).deadline(connection, args.kind, args.key)
         if found is None:
             raise exceptions.NoSuchDeadline(kind=args.kind, key=args.key)
-        row, text = found
-        payload, problem = load_payload(text)
-        facts = {
-            "kind": row.kind,
-            "key": row.key,
-            "state": row.state,
-            "owner": row.owner_id,
-            "owner_state": row.owner_state,
-            "owner_host": row.owner_host,
-            "owner_pid": row.owner_pid,
-            "due_at": row.due_at,
-            "expires_at": row.expires_at,
-            "late": round(row.late, 1),
-            "attempts": row.attempts,
-            "max_attempts": row.max_attempts,
-            "epoch": row.epoch,
-            "payload": problem or redacted(payload),
-            "error": row.last_error,
-            "created_at": row.created_at,
-            "updated_at": row.updated_at,
-            "id": row.id,
-            "next": prospects(row),
-        }
-        return self.dict2columns(facts)
+        hides = Redaction(self.settings(args).redacted)
+        return self.dict2columns(facts(*found, hides))
 
 
 class Retry(app.Changing):
@@ -356,16 +325,32 @@ def _in_hand(found: Deadline) -> str:
     return f" It is owned by engine {found.owner_id}." if found.owner_id else ""
 
 
-def redacted(payload: Any) -> Any:
-    """``payload`` without the values of what is named as a secret."""
-    if isinstance(payload, dict):
-        return {
-            key: "***" if SECRET.search(key) else redacted(value)
-            for key, value in payload.items()
-        }
-    if isinstance(payload, list):
-        return [redacted(item) for item in payload]
-    return payload
+def facts(row: Listed, payload: str | None, hides: Redaction) -> dict[str, Any]:
+    """What there is to say of a deadline whose payload is that text."""
+    from liveness.db.rows import load_payload
+
+    value, problem = load_payload(payload)
+    return {
+        "kind": row.kind,
+        "key": row.key,
+        "state": row.state,
+        "owner": row.owner_id,
+        "owner_state": row.owner_state,
+        "owner_host": row.owner_host,
+        "owner_pid": row.owner_pid,
+        "due_at": row.due_at,
+        "expires_at": row.expires_at,
+        "late": round(row.late, 1),
+        "attempts": row.attempts,
+        "max_attempts": row.max_attempts,
+        "epoch": row.epoch,
+        "payload": problem or hides.of(value),
+        "error": row.last_error and hides.text(row.last_error),
+        "created_at": row.created_at,
+        "updated_at": row.updated_at,
+        "id": row.id,
+        "next": prospects(row),
+    }
 
 
 def prospects(row: Listed) -> str:

@@ -44,6 +44,21 @@ def moment(value: datetime) -> str:
     return value.strftime("%Y-%m-%d %H:%M:%S.") + f"{value.microsecond // 1000:03}Z"
 
 
+def span(value: float) -> str:
+    """A time span in words: 12 ms, 3.4 s, 5 min, 2.5 h, 3 d."""
+    size = abs(value)
+    for unit, name, digits in (
+        (86400.0, "d", 1),
+        (3600.0, "h", 1),
+        (60.0, "min", 1),
+        (1.0, "s", 1),
+    ):
+        if size >= (2 if unit > 1 else 1) * unit:
+            text = f"{value / unit:.{digits}f}".removesuffix(".0")
+            return f"{text} {name}"
+    return f"{value * 1000:.0f} ms"
+
+
 def exact(value: Any) -> Any:
     """The value for a program: times in ISO 8601, everything else as it is."""
     return value.isoformat() if isinstance(value, datetime) else value

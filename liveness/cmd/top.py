@@ -1,41 +1,38 @@
-"""``liveness-manage top``: engines, leases, deadlines and takeovers as they are."""
+"""``liveness-manage top``: engines, leases, lateness and takeovers as they are."""
 
 from __future__ import annotations
 
 import argparse
-import itertools
+import contextlib
+import os
+import select
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from liveness import exceptions, model
-from liveness.clock import Clock
-from liveness.cmd import app, engines
-from liveness.cmd.output import printable
+from liveness import exceptions
+from liveness.cmd import app, engines, glance, topview
 
 if TYPE_CHECKING:
-    import sqlalchemy as sa
-    from rich.console import Console, RenderableType
-    from rich.table import Table
+    from rich.console import Console
 
     from liveness.conf import Settings
-    from liveness.db.report import ShownEngine
 
-BAR = 20
-"""Characters of a lease that is whole."""
-
-EVENTS = 10
-ENGINES = 100
+QUIT, HOLD = "q", " "
+"""Keys: end it; hold still, and go on."""
 
 
 class Top(app.Command):
-    """Watch engines, leases, deadlines and takeovers; Ctrl-C ends it
+    """Watch engines, leases, lateness and takeovers
 
-    Each look is a few statements that read through an index and count no further than
-    ten thousand. While the database is away it says so, and goes on.
+    q or Ctrl-C ends it, the space bar holds it still. Each look is a few statements
+    that read through an index, count no further than ten thousand, and read no more
+    than the newest 20,000 events. While the database is away it says so over what it
+    saw last, and goes on. Into a pipe, or with --once, everything is printed once.
     """
 
-    examples = ("top", "top --interval 1", "top --once")
+    examples = ("top", "top --interval 1", "top --once", "top --once | less -R")
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -55,9 +52,11 @@ class Top(app.Command):
         from rich.console import Console
 
         settings = self.settings(args)
+        with self.database(args) as connection:  # a mistake is one line, not a view
+            seen = glance.fleet(connection, settings)
         if args.once or not sys.stdout.isatty():
-            with self.database(args) as connection:
-                Console(file=self.app.stdout).print(seen(connection, settings))
+            console = Console(file=self.app.stdout)
+            console.print(topview.view(seen, console.width))
             return
         self._watch(args, settings, Console())
 
@@ -66,106 +65,63 @@ class Top(app.Command):
     ) -> None:
         from rich.live import Live
 
-        with self.database(args):  # a mistake is one line, not a view of it
-            pass
-        with Live(console=console, screen=True, auto_refresh=False) as live:
+        interval = max(args.interval, 0.1)
+        with (
+            _keys() as keys,
+            Live(console=console, screen=True, auto_refresh=False) as live,
+        ):
+            shown = topview.Shown(interval)
             while True:
-                try:
-                    with self.database(args) as connection:
-                        while True:
-                            live.update(seen(connection, settings), refresh=True)
-                            time.sleep(max(args.interval, 0.1))
-                except exceptions.DatabaseError as error:
-                    live.update(banner(str(error)), refresh=True)
-                    time.sleep(max(args.interval, 0.1))
+                if not shown.held:
+                    self._look(args, settings, shown)
+                live.update(shown.at(console.size), refresh=True)
+                end = time.monotonic() + interval
+                while (left := end - time.monotonic()) > 0:
+                    key = _pressed(keys, left)
+                    if key == QUIT:
+                        return
+                    if key == HOLD:
+                        shown.held = not shown.held
+                        break
+
+    def _look(
+        self, args: argparse.Namespace, settings: Settings, shown: topview.Shown
+    ) -> None:
+        try:
+            with self.database(args) as connection:
+                shown.seen = glance.fleet(connection, settings)
+                shown.problem, shown.since = None, time.monotonic()
+        except exceptions.DatabaseError as error:
+            shown.problem = str(error)
 
 
-def banner(problem: str) -> RenderableType:
-    """What is shown while there is nothing to see."""
-    from rich.panel import Panel
-    from rich.text import Text
+@contextlib.contextmanager
+def _keys() -> Iterator[int | None]:
+    """Where keys come from, one by one and unseen; None without a terminal. Ctrl-C is
+    what it always is."""
+    if not sys.stdin.isatty():
+        yield None
+        return
+    import termios
+    import tty
 
-    return Panel(Text(printable(problem)), title="cannot look", border_style="red")
-
-
-def seen(connection: sa.Connection, settings: Settings) -> RenderableType:
-    """One look."""
-    from rich.console import Group
-    from rich.text import Text
-
-    from liveness.db.events import EventLog, Sought
-    from liveness.db.report import Report
-
-    report = Report(Clock())
-    living = report.engines(connection, model.ALIVE)
-    shown = list(itertools.islice(living, ENGINES))
-    events = itertools.islice(
-        EventLog(Clock()).newest_first(connection, Sought()), EVENTS
-    )
-    now = printable(report.now(connection))
-    return Group(
-        Text(f"{now}   {_numbers(connection, report, settings)}"),
-        _engines(shown),
-        _events(events),
-    )
+    file = sys.stdin.fileno()
+    before = termios.tcgetattr(file)
+    try:
+        tty.setcbreak(file)
+        yield file
+    finally:
+        with contextlib.suppress(termios.error):  # the terminal is gone
+            termios.tcsetattr(file, termios.TCSADRAIN, before)
 
 
-def _numbers(connection: sa.Connection, report: Any, settings: Settings) -> str:
-    from liveness.db.report import COUNTED, Filter
-
-    grace = settings.expired_grace + settings.max_clock_skew
-    wanted = {str(state): Filter(states=[state]) for state in model.DeadlineState}
-    wanted["overdue"] = Filter(late=grace)
-    parts = []
-    for name, filter_ in wanted.items():
-        count = report.count(connection, filter_)
-        more = "+" if count >= COUNTED else ""
-        parts.append(f"{name} {count}{more}")
-    return "   ".join(parts)
-
-
-def _engines(shown: list[ShownEngine]) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(expand=True)
-    for name in ("engine", "host", "pid", "state", "lease", "left"):
-        table.add_column(name, no_wrap=True)
-    for each in shown:
-        engine, left = each.engine, each.lease_left or 0.0
-        part = min(max(left / engine.ttl, 0.0), 1.0)
-        colour = "green" if part > 0.5 else "yellow" if part > 0 else "red"
-        bar = "█" * round(part * BAR) + "░" * (BAR - round(part * BAR))
-        table.add_row(
-            Text(printable(engine.id)),
-            Text(printable(engine.host)),
-            str(engine.pid),
-            Text(engine.state),
-            Text(bar, style=colour),
-            f"{left:.1f} s",
-        )
-    if not shown:
-        table.add_row(Text("no living engine", style="red"))
-    return table
-
-
-def _events(events: Any) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(expand=True)
-    for name in ("at", "what", "subject", "by", "detail"):
-        table.add_column(name, no_wrap=True, overflow="ellipsis")
-    for event in events:
-        subject = event.about_id or event.engine_id
-        if event.key is not None:
-            subject = f"{event.kind}/{event.key}"
-        cells = (
-            event.at,
-            event.what,
-            subject,
-            event.engine_id or "operator",
-            event.detail,
-        )
-        table.add_row(*(Text(printable(cell)) for cell in cells))
-    return table
+def _pressed(keys: int | None, seconds: float) -> str:
+    """The key that is pressed within so many seconds, or none."""
+    if keys is None:
+        time.sleep(seconds)
+        return ""
+    ready, _, _ = select.select([keys], [], [], seconds)
+    read = os.read(keys, 1) if ready else b""
+    if ready and not read:  # the terminal is gone
+        return QUIT
+    return read.decode("ascii", "replace")
