@@ -48,7 +48,7 @@ class Admission:
         return 0 if self.unknown else self._room()
 
     def _room(self) -> int:
-        held = self._runner.held()
+        held = self._runner.at_work()
         alone = any(value.attempts >= value.max_attempts for value in held)
         if alone or (held and self._blocks):
             return 0
@@ -57,7 +57,7 @@ class Admission:
     @property
     def suspect_held(self) -> bool:
         """True while a deadline is held that was claimed before."""
-        return any(value.attempts > 1 for value in self._runner.held())
+        return any(value.attempts > 1 for value in self._runner.at_work())
 
     @contextlib.contextmanager
     def claiming(self) -> Iterator[None]:
@@ -91,7 +91,7 @@ class Admission:
         self._seen |= bool(last)
         self._waiting |= bool(last)
         room = self._room() if claimed else self.room
-        idle = not self._runner.busy
+        idle = not self._runner.at_work()
         others_turn = self._was_alone and others
         chosen: list[Deadline] = []
         if room and idle and last and not others_turn:

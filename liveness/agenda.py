@@ -63,11 +63,10 @@ class Agenda:
                 if (entry := self._known(*self._waiting.popleft())) is not None:
                     due.append(self._entries.pop(entry.value.id))
             limit += len(due)
-            while len(due) < limit and (entry := self._first()) is not None:
-                if entry.due > now:
-                    break
-                heapq.heappop(self._heap)
-                due.append(self._entries.pop(entry.value.id))
+            heap = self._heap
+            while len(due) < limit and heap and heap[0][0] <= now:
+                if (entry := self._known(*heapq.heappop(heap))) is not None:
+                    due.append(self._entries.pop(entry.value.id))
         return due
 
     def put_back(self, entries: Iterable[Entry]) -> None:

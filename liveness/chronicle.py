@@ -7,17 +7,19 @@ written is left alone for a while: the claim comes first.
 
 from __future__ import annotations
 
-import logging
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 
 import sqlalchemy as sa
 
+from liveness import log
 from liveness.clock import Clock
 from liveness.conf import Settings
 from liveness.db.connection import is_passing, one_line
 from liveness.db.events import EventLog
-from liveness.events import Event, History, What
+from liveness.events import BATCH, Event, History, What
+from liveness.lateness import Counted
 from liveness.model import (
     Deadline,
     Done,
@@ -29,16 +31,13 @@ from liveness.model import (
     Retry,
 )
 
-LOG = logging.getLogger(__name__)
+LOG = log.get(__name__)
 
 PAUSE = 60.0
 """Seconds for which a table is left alone that could not be written."""
 
 KEPT = 10_000
 """Events kept while they cannot be written, and takeovers whose end is recorded."""
-
-BATCH = 500
-"""Events in one statement."""
 
 PURGED = 1000
 """Events deleted at once."""
@@ -58,7 +57,10 @@ class Chronicle:
         self._clock = clock
         self._lock = threading.Lock()
         self._pending: list[Event] = []
-        self._recovered: dict[int, None] = {}
+        self._claimed = Counted()
+        self.database_now: Callable[[], datetime | None] = lambda: None
+        """The database's UTC, as well as this engine knows it without asking."""
+        self._recovered: dict[int, bool] = {}  # a set in order
         self._writable = False
         """The table took what was last written to it: a claim may rely on it."""
         self._paused_until = float("-inf")
@@ -72,6 +74,7 @@ class Chronicle:
 
     def stopped(self) -> None:
         """This engine has resigned."""
+        self._note_lateness(None)
         self._note([Event(What.STOPPED, self._me, self._me)])
 
     def fenced(self, connection: sa.Connection, victim: Engine, evidence: str) -> None:
@@ -100,7 +103,7 @@ class Chronicle:
         ]
         if how != "park":
             with self._lock:
-                self._recovered.update((value.id, None) for value in after)
+                self._recovered.update((value.id, True) for value in after)
                 while len(self._recovered) > KEPT:
                     del self._recovered[next(iter(self._recovered))]
         if connection is None or not (self._writable and self._on):
@@ -112,32 +115,51 @@ class Chronicle:
             self._failed(error)
             raise
 
-    def fired(self, values: Iterable[Deadline]) -> None:
+    def claimed(self, values: Iterable[Deadline]) -> None:
+        """This engine claimed these, committed, from whomever; it counts how late."""
+        now = self.database_now()
+        if now is not None and self.settings.history != History.OFF:
+            with self._lock:
+                self._claimed.add(now, (value.due_at for value in values))
+
+    def fired(self, values: Sequence[Deadline]) -> None:
         """This engine claimed own deadlines in their time."""
+        self.claimed(values)
         if self.settings.history == History.ALL:
             self._note([Event.of(What.FIRED, self._me, value) for value in values])
 
-    def settled(self, value: Deadline, outcome: Outcome) -> None:
-        """This outcome of a deadline of this engine counted."""
-        recovered = value.id in self._recovered
-        detail = getattr(outcome, "reason", None)
-        if isinstance(outcome, Retry):
-            what = What.RETRIED
-        else:
+    def settled(self, settled: Iterable[tuple[Deadline, Outcome]]) -> None:
+        """These outcomes of deadlines of this engine counted."""
+        events = []
+        for value, outcome in settled:
             with self._lock:
-                self._recovered.pop(value.id, None)
-            if isinstance(outcome, Park):
-                what = What.PARKED
-            elif recovered or self.settings.history == History.ALL:
-                what = OUTCOMES.get(type(outcome), What.RELEASED)
-            else:
-                return
-        self._note([Event.of(what, self._me, value, detail=detail)])
+                recovered = self._ends(value.id, outcome)
+            if what := self._worth_telling(outcome, recovered):
+                detail = getattr(outcome, "reason", None)
+                events.append(Event.of(what, self._me, value, detail=detail))
+        self._note(events)
+
+    def _ends(self, row_id: int, outcome: Outcome) -> bool:
+        """True if the deadline was taken over; a retry is not its end."""
+        if isinstance(outcome, Retry):
+            return row_id in self._recovered
+        return self._recovered.pop(row_id, False)
+
+    def _worth_telling(self, outcome: Outcome, recovered: bool) -> What | None:
+        if isinstance(outcome, Retry):
+            return What.RETRIED
+        if isinstance(outcome, Park):
+            return What.PARKED
+        if recovered or self.settings.history == History.ALL:
+            return OUTCOMES.get(type(outcome), What.RELEASED)
+        return None
 
     # --- writing it -------------------------------------------------------------
 
     def flush(self, connection: sa.Connection) -> None:
         """Write what was collected. Whatever goes wrong is logged, and no more."""
+        if (now := self.database_now()) is not None:
+            self._note_lateness(now)
         if not self._pending or not self._on:
             return
         with self._lock:
@@ -186,6 +208,13 @@ class Chronicle:
             reason = "it had no owner"
         return Event.of(what, self._me, new, old.owner_id, reason)
 
+    def _note_lateness(self, now: datetime | None) -> None:
+        with self._lock:
+            lines = self._claimed.over(now)
+        self._note(
+            [Event(What.LATENESS, self._me, self._me, detail=line) for line in lines]
+        )
+
     def _note(self, events: list[Event]) -> None:
         if events and self.settings.history != History.OFF:
             with self._lock:
@@ -202,4 +231,6 @@ class Chronicle:
             one_line(error),
             self._me,
             PAUSE,
+            event="history-unwritable",
+            engine=self._me,
         )

@@ -34,6 +34,33 @@ def _seconds(low: float, high: float) -> _Number:
     return _Number(min=low, max=high)
 
 
+class _Words(cfg_types.List):
+    """A tuple of words: settings are values."""
+
+    def __call__(self, value: Any) -> tuple[str, ...]:  # type: ignore[override]
+        return tuple(word for word in super().__call__(value) if word)
+
+    def format_defaults(self, default: Any, sample_default: Any = None) -> list[str]:
+        return [",".join(default)]
+
+
+REDACTED = (
+    "password",
+    "passwd",
+    "passphrase",
+    "pwd",
+    "secret",
+    "token",
+    "credential",
+    "private",
+    "api_key",
+    "access_key",
+    "auth",
+    "cookie",
+)
+"""Words in the names of secrets."""
+
+
 OPTIONS: list[cfg.Opt] = [
     cfg.StrOpt(
         "connection",
@@ -231,6 +258,16 @@ OPTIONS: list[cfg.Opt] = [
         "once per ttl, at most 1000 at a time. Larger: a larger table, which slows "
         "down nothing but reading the history.",
     ),
+    cfg.Opt(
+        "redacted",
+        type=_Words(),
+        default=REDACTED,
+        mutable=True,
+        help="Words that make a name that of a secret, separated by commas, whatever "
+        "the case and without regard to _ - and . in it: the page and 'deadline show' "
+        "show asterisks instead of what a payload has under such a name, and of what "
+        "stands after one in a text. Empty: everything is shown.",
+    ),
     cfg.StrOpt(
         "metrics_listen",
         help="HOST:PORT on which each engine answers /metrics (for Prometheus) and "
@@ -283,6 +320,7 @@ class Settings:
     engine_retention: float = 3600.0
     history: str = str(History.RECOVERY)
     history_retention: float = 7 * 86400.0
+    redacted: tuple[str, ...] = REDACTED
     metrics_listen: str | None = None
     state_directory: str | None = None
 
@@ -331,6 +369,10 @@ class Settings:
                 raise exceptions.ConfigError(reason=reason) from None
             except (ValueError, OverflowError) as error:
                 reason = f"[{GROUP}] {name} = {value!r}: {error}"
+                raise exceptions.ConfigError(reason=reason) from None
+            except (TypeError, AttributeError):  # as oslo.config takes it for text
+                kind = type(value).__name__
+                reason = f"[{GROUP}] {name} = {value!r}: a {kind} is not what it takes"
                 raise exceptions.ConfigError(reason=reason) from None
         return cls.from_conf(conf)
 

@@ -7,11 +7,11 @@ database nodes may differ by any amount. The lease end that a row shows is not u
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Callable, Iterable
 
 import sqlalchemy as sa
 
+from liveness import log
 from liveness.clock import Clock
 from liveness.conf import Settings
 from liveness.db.engines import Engines, Observation
@@ -20,7 +20,7 @@ from liveness.memory import Memory, Remembered
 from liveness.model import Engine
 from liveness.trust import Trust
 
-LOG = logging.getLogger(__name__)
+LOG = log.get(__name__)
 
 WINDOW = 100
 """Engines that one engine observes: all of a smaller fleet, its successors in the
@@ -110,6 +110,8 @@ class Detector:
                     engine.host,
                     engine.pid,
                     evidence,
+                    event="fenced",
+                    engine=engine.id,
                 )
                 fenced.append(engine)
                 self.on_fenced(connection, engine, evidence)
@@ -182,4 +184,6 @@ class Detector:
                 self.settings.beat_interval,
                 engine.ttl,
                 gap,
+                event="unjudged",
+                engine=engine.id,
             )

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from oslo_config import cfg
 
-from liveness import exceptions
+from liveness import exceptions, log
 from liveness.admission import Admission
 from liveness.agenda import Agenda, Entry
 from liveness.bell import Bell
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from liveness.metrics import Endpoint
     from liveness.service import LivenessService
 
-LOG = logging.getLogger(__name__)
+LOG = log.get(__name__)
 
 F = TypeVar("F", bound=Callable[[Deadline], Any])
 P = ParamSpec("P")
@@ -76,6 +76,7 @@ class Liveness:
         self.handlers = Handlers(settings)
         self.conf: cfg.ConfigOpts | None = None
         self._on_fenced: list[Callable[[str], None]] = []
+        self._on_drain: Callable[[], None] = self.stop
         self._running: Running | None = None
         self._lock = threading.RLock()  # a signal handler may stop what is starting
         self._stopped = False
@@ -118,6 +119,12 @@ class Liveness:
         been fenced: it is over, and only a new one can go on."""
         self._on_fenced.append(callback)
 
+    def on_drain(self, callback: Callable[[], None]) -> None:
+        """When an operator asks this engine to drain, call ``callback()`` once, from
+        another thread, in place of :meth:`stop`: for a host program that stops as a
+        whole, and says ``stop`` at its end. The drain has begun by then."""
+        self._on_drain = callback
+
     # --- life -----------------------------------------------------------------
 
     def start(self, engine_id: str | None = None) -> None:
@@ -146,6 +153,21 @@ class Liveness:
             self._running = running  # before a handler can ask for it
             running.start()
 
+    def begin_drain(self) -> None:
+        """Claim and adopt nothing from here on, until :meth:`stop`: for a host program
+        that goes on for a while with what it has in hand. The sweep under way may still
+        claim.
+
+        What has been claimed is finished, guards go on, deadlines may be armed, and the
+        engine beats: it is draining, and nobody takes it for dead. Due deadlines of its
+        own are left to others. An engine that was not started never will be.
+        """
+        with self._lock:
+            running = self._running
+            self._stopped |= running is None
+        if running is not None:
+            running.begin_drain()
+
     def stop(self, timeout: float | None = None) -> None:
         """Drain: claim nothing more, wait at most ``timeout`` seconds (the option
         ``drain_timeout``) for work in flight, hand everything back, resign.
@@ -167,7 +189,9 @@ class Liveness:
         self.settings, refused = mutated(self.settings, settings)
         if refused:
             LOG.warning(
-                "These options take effect at the next start: %s.", ", ".join(refused)
+                "These options take effect at the next start: %s.",
+                ", ".join(refused),
+                event="options-refused",
             )
         self.handlers.settings = self.settings
         if self._running is not None:
@@ -191,6 +215,14 @@ class Liveness:
         """True while the engine runs and its lease is good."""
         running = self._running
         return running is not None and running.trust.good
+
+    @property
+    def fleet_size(self) -> int:
+        """Engines of this database that were alive at the last sweep, this one among
+        them; at least 1. (In a fleet of more than 100, counted now and then.)
+
+        :raises NotRunning: before the start."""
+        return self._started.fleet_size
 
     def check(self, deadline: Deadline | None = None) -> None:
         """Return while this engine, and this claimed ``deadline`` of it, may act. Ask
@@ -321,6 +353,7 @@ class Running:
             self._settler.add,
             self._armed,
             self._forget,
+            self._due_in,
         )
         self.runner.on_run = self.owner.given_to_handlers
         self._sweep.on_drain = self._asked_to_drain
@@ -335,6 +368,8 @@ class Running:
         self._detected.on_fenced = self.history.fenced
         self._sweep.purge_history = self.history.purge
         self.loop.on_fired = self.history.fired
+        self._sweep.on_claimed = self.history.claimed
+        self.history.database_now = lambda: self._sweep.skew.now
         self.loop.write_history = self.history.flush
 
     def _endpoint_of(self, settings: Settings) -> Endpoint | None:
@@ -367,6 +402,11 @@ class Running:
         )
         return metrics.Endpoint(parts, settings.metrics_listen)
 
+    @property
+    def fleet_size(self) -> int:
+        """See :attr:`Liveness.fleet_size`."""
+        return max(self._sweep.fleet_size, 1)
+
     def register(self) -> None:
         """Check the schema, and register."""
         self._endpoint = self._endpoint_of(self._live.settings)
@@ -388,6 +428,8 @@ class Running:
             self.trust.engine_id,
             self.database,
             self._live.settings.ttl,
+            event="registered",
+            engine=self.trust.engine_id,
         )
 
     def drain(self, timeout: float) -> None:
@@ -409,26 +451,44 @@ class Running:
 
     def _asked_to_drain(self) -> None:
         """The row says so, and this engine has not written that: an operator has."""
-        if not self._asked:
-            LOG.info("Engine %s was asked to drain.", self.trust.engine_id)
+        if not (self._asked or self.loop.draining):
+            me = self.trust.engine_id
+            LOG.info("Engine %s was asked to drain.", me, event="asked", engine=me)
             # Not from here: draining waits for the sweep's thread.
             threading.Thread(
-                target=self._live.stop, name="liveness-drain", daemon=True
+                target=self._drain_as_asked, name="liveness-drain", daemon=True
             ).start()
             self._asked = True
 
-    def _drain(self, timeout: float) -> None:
+    def _drain_as_asked(self) -> None:
+        self.begin_drain()
+        self._live._on_drain()
+
+    def begin_drain(self) -> None:
+        """See :meth:`Liveness.begin_drain`. Twice does no harm."""
+        if self.loop.draining:
+            return
+        me = self.trust.engine_id
         LOG.info(
-            "Engine %s drains: it takes no more work, and waits up to %g s for what is"
-            " in flight.",
-            self.trust.engine_id,
-            timeout,
+            "Engine %s drains: it takes no more work.", me, event="draining", engine=me
         )
         self.loop.draining = True
-        turns = self.loop.turns  # the one under way may still claim
         self._bell.ring()
         if not self.trust.fenced:
             self._quietly(self.engines.set_draining)
+
+    def _drain(self, timeout: float) -> None:
+        self.begin_drain()
+        LOG.info(
+            "Engine %s waits up to %g s for what is in flight.",
+            self.trust.engine_id,
+            timeout,
+            event="waiting",
+            engine=self.trust.engine_id,
+        )
+        turns = self.loop.turns  # the one under way may still claim
+        self._bell.ring()
+        if not self.trust.fenced:
             self._wait_for_work(timeout, turns)
         self.loop.stopping = True
         self._bell.ring()
@@ -446,7 +506,8 @@ class Running:
         self.heart.stop()
         if not self.trust.fenced:
             self._quietly(self._resign)
-        LOG.info("Engine %s has stopped.", self.trust.engine_id)
+        me = self.trust.engine_id
+        LOG.info("Engine %s has stopped.", me, event="stopped", engine=me)
         self.close()
 
     def close(self) -> None:
@@ -542,7 +603,11 @@ class Running:
                 total += count
             if total:
                 LOG.info(
-                    "Engine %s handed %d deadlines back.", self.trust.engine_id, total
+                    "Engine %s handed %d deadlines back.",
+                    engine_id,
+                    total,
+                    event="handed-back",
+                    engine=engine_id,
                 )
 
         self._quietly(hand_back)
@@ -563,6 +628,8 @@ class Running:
                 " over when its lease is over.",
                 self.trust.engine_id,
                 one_line(error),
+                event="unresigned",
+                engine=self.trust.engine_id,
             )
 
     def _fenced(self, reason: str) -> None:
@@ -571,7 +638,11 @@ class Running:
             try:
                 callback(reason)
             except BaseException:
-                LOG.exception("A callback for the fence failed; the others are called.")
+                LOG.exception(
+                    "A callback for the fence failed; the others are called.",
+                    event="bug",
+                    engine=self.trust.engine_id,
+                )
 
     def _armed(self, values: Iterable[Deadline]) -> None:
         """Put on the agenda what is due before the next sweep, and wake the loop if
@@ -586,6 +657,13 @@ class Running:
             self._agenda.add(entries)
             if ring:
                 self._bell.ring()
+
+    def _due_in(self, due: float | datetime, began: float) -> float:
+        if isinstance(due, datetime):
+            when = self._sweep.skew.monotonic(due)
+        else:
+            when = began + due
+        return when - self._clock.monotonic()
 
     def _forget(self, row_id: int) -> None:
         self._agenda.discard(row_id)

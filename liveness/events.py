@@ -13,6 +13,9 @@ from datetime import datetime
 
 from liveness.model import Deadline
 
+BATCH = 500
+"""Events in one statement."""
+
 
 class What(enum.StrEnum):
     """What an event says. Its ``engine_id`` did it; nobody's: an operator."""
@@ -40,6 +43,9 @@ class What(enum.StrEnum):
 
     FIRED = "fired"
     """An own deadline, claimed in its time: only with ``history = all``."""
+
+    LATENESS = "lateness"
+    """How late the deadlines were that an engine claimed within a minute."""
 
 
 class History(enum.StrEnum):

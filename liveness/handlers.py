@@ -9,19 +9,18 @@ twice after a crash, so its effects should be idempotent;
 from __future__ import annotations
 
 import enum
-import logging
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import stevedore
 
-from liveness import clock, exceptions
+from liveness import clock, exceptions, log
 from liveness.conf import Settings
 from liveness.db.tables import KIND_LENGTH
 from liveness.model import Deadline, Done, Outcome, Park, Rearm, Release, Retry
 
-LOG = logging.getLogger(__name__)
+LOG = log.get(__name__)
 
 NAMESPACE = "liveness.handlers"
 
@@ -113,6 +112,7 @@ class Handlers:
                 entry_point.name,
                 entry_point.value,
                 error,
+                event="handler-unloaded",
             )
 
         manager = stevedore.ExtensionManager(NAMESPACE, on_load_failure_callback=failed)

@@ -7,7 +7,6 @@ come round for a whole lease, the heart stops, says why, and lets others take ov
 
 from __future__ import annotations
 
-import logging
 import os
 import random
 import threading
@@ -15,13 +14,14 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 
+from liveness import log
 from liveness.clock import Clock
 from liveness.conf import Settings
 from liveness.db.connection import one_line
 from liveness.db.engines import Engines
 from liveness.trust import Trust
 
-LOG = logging.getLogger(__name__)
+LOG = log.get(__name__)
 
 
 class Heart:
@@ -114,7 +114,10 @@ class Heart:
             return False
         self._trust.renew(sent, self._clock.monotonic(), lease)
         if self._failing:
-            LOG.info("Engine %s beats again and goes on.", self._trust.engine_id)
+            me = self._trust.engine_id
+            LOG.info(
+                "Engine %s beats again and goes on.", me, event="beating", engine=me
+            )
         self._failing = self._suspended = False
         return True
 
@@ -126,6 +129,8 @@ class Heart:
                 " take over what it had.",
                 self._trust.engine_id,
                 reason,
+                event="fenced",
+                engine=self._trust.engine_id,
             )
             self._on_fenced(reason)
 
@@ -157,7 +162,11 @@ class Heart:
                 if not committed:
                     interval = min(interval, max(0.05, interval / 4))
         except Exception:
-            LOG.exception("The heart stumbled; it goes on.")
+            LOG.exception(
+                "The heart stumbled; it goes on.",
+                event="bug",
+                engine=self._trust.engine_id,
+            )
         return interval * random.uniform(0.8, 1.0)  # sooner rather than late
 
     def _look(self) -> None:
@@ -178,6 +187,8 @@ class Heart:
                 self._trust.engine_id,
                 idle,
                 self._settings.ttl,
+                event="beatless",
+                engine=self._trust.engine_id,
             )
         self._idle = True
 
@@ -196,12 +207,16 @@ class Heart:
                 self._trust.engine_id,
                 one_line(error),
                 max(left, 0.0),
+                event="unbeaten",
+                engine=self._trust.engine_id,
             )
         if left <= 0 and not self._suspended:
             LOG.warning(
                 "Engine %s is suspended: no beat was committed in time. It claims"
                 " nothing until one is.",
                 self._trust.engine_id,
+                event="suspended",
+                engine=self._trust.engine_id,
             )
         self._failing, self._suspended = True, left <= 0
 

@@ -6,14 +6,14 @@ this process, a handler's answer, or the death of a neighbour wakes it.
 
 from __future__ import annotations
 
-import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 
 import sqlalchemy as sa
 from oslo_db import exception as db_exc
 
+from liveness import log
 from liveness.admission import Admission
 from liveness.agenda import Agenda, Entry
 from liveness.bell import Bell
@@ -23,14 +23,17 @@ from liveness.db.claims import Claims
 from liveness.db.connection import is_database_error, one_line
 from liveness.model import Deadline
 from liveness.runner import Runner
-from liveness.settle import Settler
+from liveness.settle import Last, Settler
 from liveness.sweep import Counts, Sweep, hopeless
 from liveness.trust import Trust
 
-LOG = logging.getLogger(__name__)
+LOG = log.get(__name__)
 
 SUSPECTS = 20
 """Own deadlines that were claimed before, looked at in one turn to choose one."""
+
+CONFLICTS = 5
+"""Turns in a row that may be lost to other engines before that is a failure."""
 
 
 class Loop:
@@ -69,8 +72,10 @@ class Loop:
         self._admission = admission
         self.turns = 0
         self._failing = False
+        self._conflicts = 0
         self._next_sweep = float("-inf")
         self._again_by = float("inf")
+        self._fired = False  # in this turn
         self._came_round = clock.monotonic()
         self.on_sweep: Callable[[Counts, float], None] = lambda counts, seconds: None
         self.on_fired: Callable[[Sequence[Deadline]], None] = lambda values: None
@@ -95,6 +100,8 @@ class Loop:
                 self._turn(connection)
                 self.write_history(connection)
             self._succeeded()
+        except db_exc.DBDeadlock as error:
+            self._lost(error)
         except Exception as error:
             self._failed(error)
         self.came_round()
@@ -121,31 +128,62 @@ class Loop:
 
     def _turn(self, connection: sa.Connection) -> None:
         try:
-            settled = self._settle(connection)
+            behind, self._fired = self._admission.left_behind, False
+            claims = self._trust.good and not self.draining
+            settled = self._settle(connection, self._fire_after if claims else None)
             if self.draining:
                 return
-            if settled and self._admission.left_behind:
+            if settled and behind:
                 self.sweep_soon()
             if self._trust.good:
                 self._runner.resume()
-                self._fire(connection)
+                if not self._fired:
+                    self._fire(connection)
             now = self._clock.monotonic()
             if now >= self._next_sweep or self._ran_dry(now):
                 self._sweep_now(connection)
         except db_exc.DBDeadlock:
-            raise  # a lost conflict; the connection, and what it has observed, is good
+            # A lost conflict; the connection, and what it has observed, is good. But
+            # a node that was left out of its cluster says the same of everything.
+            if self._conflicts >= CONFLICTS:
+                connection.invalidate()
+            raise
         except Exception:
             # What the error left behind on the connection must not be built upon.
             connection.invalidate()
             raise
 
-    def _settle(self, connection: sa.Connection) -> int:
+    def _settle(self, connection: sa.Connection, last: Last | None = None) -> int:
         self._runner.spend_late()
         self._settler.add(self._runner.collect())
-        return self._settler.settle(connection)
+        return self._settler.settle(connection, last)
 
     def _fire(self, connection: sa.Connection) -> None:
         """Claim and run own deadlines that are due now."""
+        ready = self._ready(connection)
+        with self._admission.claiming():
+            found = [entry.value for entry in ready]
+            claimed = self._claims.claim_own(connection, self._me, found)
+            self._run(ready, claimed)
+
+    def _fire_after(
+        self, connection: sa.Connection, done: Sequence[Deadline], again: bool
+    ) -> set[int] | None:
+        """The same, in the transaction that completes the last batch."""
+        ready = self._ready(connection)
+        self._fired = True
+        if not ready:
+            return None
+        with self._admission.claiming():
+            found = [entry.value for entry in ready]
+            stale, claimed = self._claims.chain(
+                connection, self._me, done, again, found
+            )
+            self._run(ready, claimed)
+        return stale
+
+    def _ready(self, connection: sa.Connection) -> list[Entry]:
+        """Own deadlines that are due and may be claimed now; off the agenda."""
         now = self._clock.monotonic()
         room = self._admission.room
         due = self._agenda.take_due(now, room)
@@ -156,23 +194,21 @@ class Loop:
                 self._park(connection, entry.value, reason)
             else:
                 ready.append(entry)
+        ready = _latest(ready)
         chosen = self._admission.admit([entry.value for entry in ready])
-        if ready and not chosen and not self._runner.busy:
+        if ready and not chosen and not self._runner.at_work():
             self.sweep_soon()  # one that wants to be alone is, or is gone
-        ids = {value.id for value in chosen}
-        for agenda, suspect in ((self._agenda, False), (self._suspects, True)):
-            agenda.put_back(
-                e
-                for e in ready
-                if e.value.id not in ids and bool(e.value.attempts) is suspect
-            )
-        ready = [entry for entry in ready if entry.value.id in ids]
-        with self._admission.claiming():
-            claimed = self._claims.claim_own(connection, self._me, chosen)
-            self._runner.run(self._with_reason(value, now) for value in claimed)
+        ready, left = _split(ready, {value.id for value in chosen})
+        self._agenda.put_back(e for e in left if not e.value.attempts)
+        self._suspects.put_back(e for e in left if e.value.attempts)
+        return ready
+
+    def _run(self, ready: list[Entry], claimed: list[Deadline]) -> None:
+        """Run what was ``claimed`` of the ``ready``; the rest is tried again soon."""
+        now = self._clock.monotonic()
+        self._runner.run(self._with_reason(value, now) for value in claimed)
         self.on_fired(claimed)
-        won = {value.id for value in claimed}
-        missed = [entry for entry in ready if entry.value.id not in won]
+        _, missed = _split(ready, {value.id for value in claimed})
         self._agenda.postpone([e for e in missed if not e.value.attempts], now)
         self._suspects.postpone([e for e in missed if e.value.attempts], now)
 
@@ -182,18 +218,32 @@ class Loop:
             value.expires_at <= value.due_at
             or self._sweep.skew.monotonic(value.expires_at) <= now
         )
+        if (value.expired, value.orphaned) == (expired, not expired):
+            return value
         return value._replace(expired=expired, orphaned=not expired)
 
     def _park(self, connection: sa.Connection, value: Deadline, reason: str) -> None:
         if self._claims.park(connection, value, reason, grace=0.0):
-            LOG.error("%s is parked for the operator: %s", value, reason)
+            LOG.error(
+                "%s is parked for the operator: %s",
+                value,
+                reason,
+                event="parked",
+                engine=self._me,
+            )
 
     def _sweep_now(self, connection: sa.Connection) -> None:
         began = self._clock.monotonic()
         counts = self._sweep.run_pass(connection)
         self.on_sweep(counts, self._clock.monotonic() - began)
         if text := str(counts):
-            LOG.info("Sweep of engine %s: %s.", self._me, text)
+            LOG.info(
+                "Sweep of engine %s: %s.",
+                self._me,
+                text,
+                event="swept",
+                engine=self._me,
+            )
         interval = self.settings.sweep_interval * random.uniform(0.9, 1.1)
         now = self._clock.monotonic()
         self._next_sweep = now if counts.more else now + interval
@@ -208,6 +258,8 @@ class Loop:
     def _delay(self) -> float:
         if self._failing:
             return min(1.0, self.settings.sweep_interval) * random.uniform(0.5, 1.0)
+        if self._conflicts:
+            return 0.01 * 2.0**self._conflicts * random.uniform(0.0, 1.0)
         now = self._clock.monotonic()
         wake = self._runner.next_late
         if not self.draining:
@@ -238,18 +290,58 @@ class Loop:
 
     def _succeeded(self) -> None:
         if self._failing:
-            LOG.info("Engine %s sweeps again.", self._me)
+            LOG.info(
+                "Engine %s sweeps again.", self._me, event="sweeping", engine=self._me
+            )
         self._failing = False
+        self._conflicts = 0
+
+    def _lost(self, error: Exception) -> None:
+        """Another engine was quicker: usual on Galera, where locks are a node's own.
+        Nothing was done; it is looked for again at once."""
+        self._conflicts += 1
+        if self._conflicts > CONFLICTS:
+            self._failed(error)
+            return
+        self.sweep_soon()
+        self._sweep.doubt()
+        LOG.debug("Engine %s lost a conflict: %s", self._me, one_line(error))
 
     def _failed(self, error: Exception) -> None:
         self.sweep_soon()
         self._sweep.doubt()
         if not is_database_error(error):
-            LOG.exception("A turn of engine %s failed; it goes on.", self._me)
+            LOG.exception(
+                "A turn of engine %s failed; it goes on.",
+                self._me,
+                event="bug",
+                engine=self._me,
+            )
         elif not self._failing:
             LOG.warning(
                 "Engine %s could not sweep: %s. It tries again.",
                 self._me,
                 one_line(error),
+                event="unswept",
+                engine=self._me,
             )
         self._failing = True
+
+
+def _latest(entries: list[Entry]) -> list[Entry]:
+    """One for each row. (An arm whose answer was lost may come back after its deadline
+    was handled, and be beside the newer value: a claim of both would count as two.)"""
+    newest = {e.value.id: e for e in sorted(entries, key=lambda e: e.value.epoch)}
+    if len(newest) == len(entries):
+        return entries
+    return [entry for entry in entries if newest[entry.value.id] is entry]
+
+
+def _split(
+    entries: list[Entry], ids: Container[int]
+) -> tuple[list[Entry], list[Entry]]:
+    """Those whose rows are among ``ids``, and the others."""
+    inside = [entry for entry in entries if entry.value.id in ids]
+    if len(inside) == len(entries):
+        return inside, []
+    return inside, [entry for entry in entries if entry.value.id not in ids]

@@ -14,12 +14,12 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import logging
 import os
 
+from liveness import log
 from liveness.identity import Identity
 
-LOG = logging.getLogger(__name__)
+LOG = log.get(__name__)
 
 Span = tuple[float, float]
 
@@ -58,7 +58,12 @@ class Memory:
             os.replace(temporary, self.path)
         except OSError as error:
             self._failing = True
-            LOG.warning("Observations are not kept: %s: %s.", self.path, error.strerror)
+            LOG.warning(
+                "Observations are not kept: %s: %s.",
+                self.path,
+                error.strerror,
+                event="unremembered",
+            )
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
 
@@ -81,5 +86,10 @@ class Memory:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            LOG.warning("%s cannot be used (%r); it is written anew.", self.path, error)
+            LOG.warning(
+                "%s cannot be used (%s); it is written anew.",
+                self.path,
+                repr(error),
+                event="unremembered",
+            )
             return None

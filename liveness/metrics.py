@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import http.server
 import json
-import logging
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -20,7 +19,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
 
-from liveness import exceptions
+from liveness import exceptions, log
 from liveness.conf import listening_address
 from liveness.model import Deadline, Engine, Outcome
 from liveness.version import __version__
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
     from liveness.sweep import Counts
     from liveness.trust import Trust
 
-LOG = logging.getLogger(__name__)
+LOG = log.get(__name__)
 
 PORTS = 32
 """Ports that are tried, one after the other: each worker of a host takes the next."""
@@ -197,11 +196,12 @@ class Metrics:
     def _ran(self, value: Deadline, seconds: float) -> None:
         self._handlers.labels(self._kind(value)).observe(seconds)
 
-    def _settled(self, value: Deadline, outcome: Outcome) -> None:
-        name = type(outcome).__name__.lower()
-        name = "release" if name == "unstarted" else name
-        self._outcomes.labels(self._kind(value), name).inc()
-        self._attempts.labels(self._kind(value)).observe(value.attempts)
+    def _settled(self, settled: Iterable[tuple[Deadline, Outcome]]) -> None:
+        for value, outcome in settled:
+            name = type(outcome).__name__.lower()
+            name = "release" if name == "unstarted" else name
+            self._outcomes.labels(self._kind(value), name).inc()
+            self._attempts.labels(self._kind(value)).observe(value.attempts)
 
     def _kind(self, value: Deadline) -> str:
         """The kind, of which there are few; what others wrote may be anything."""
@@ -291,6 +291,8 @@ class Endpoint:
             "Engine %s answers /metrics and /healthz on port %d.",
             self._parts.trust.engine_id,
             self.port,
+            event="listening",
+            engine=self._parts.trust.engine_id,
         )
 
     def close(self) -> None:

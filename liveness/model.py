@@ -68,10 +68,11 @@ class Deadline(NamedTuple):
 
     ``due_at`` is when it must next be looked at; ``expires_at`` is the promise
     as armed or extended, which recovery never changes. Both are UTC by the
-    database's clock. ``expired``: the promise had passed; ``orphaned``: the owner was
-    gone, or it is such a case's retry. Both may be. ``due``: it was due when it was
-    found. ``problem`` says why the row
-    cannot be handled at all (a payload that is not JSON).
+    database's clock (of a deadline that this engine has just rearmed, as it reckons
+    them, to some milliseconds; the row decides). ``expired``: the promise had passed;
+    ``orphaned``: the owner was gone, or it is such a case's retry. Both may be.
+    ``due``: it was due when it was found. ``problem`` says why the row cannot be
+    handled at all (a payload that is not JSON).
     """
 
     id: int

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from oslo_db import exception as db_exc
 
 from liveness import clock as clocks
-from liveness import exceptions
+from liveness import exceptions, log
 from liveness.conf import Settings
 from liveness.db.claims import Claims
 from liveness.db.connection import is_database_error, one_line, retrying, transaction
@@ -24,7 +23,10 @@ from liveness.handlers import Handlers, kind_problem
 from liveness.model import Deadline, DeadlineState, Done, Outcome
 from liveness.trust import Trust
 
-LOG = logging.getLogger(__name__)
+LOG = log.get(__name__)
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session  # 5 MiB that the host may not have loaded
 
 R = TypeVar("R")
 
@@ -57,11 +59,12 @@ class Guard:
         """Return while the work may go on. Ask right before each effect.
 
         :raises NotTrusted: when the engine is suspended, stopped or fenced.
-        :raises StaleDeadline: when it was given to others (draining ended) or to a
-            handler (its time is up).
+        :raises StaleDeadline: when its time is up, or it was given to others (draining
+            ended).
         """
         self._owner.trust.check()
-        if self.handed_over:
+        # Not only when this engine has claimed it: if it is late, another one does.
+        if self.handed_over or self._owner.is_due(self.deadline):
             raise exceptions.StaleDeadline(
                 kind=self.deadline.kind,
                 key=self.deadline.key,
@@ -113,9 +116,12 @@ class Owner:
         settle_later: Callable[[Iterable[tuple[Deadline, Outcome]]], None],
         armed: Callable[[Iterable[Deadline]], None],
         gone: Callable[[int], None],
+        left: Callable[[float | datetime, float], float],
     ) -> None:
         """``armed`` is told of values that may be due soon, ``gone`` of row ids that
-        are not; ``settle_later`` writes outcomes when the database is back."""
+        are not; ``settle_later`` writes outcomes when the database is back. ``left``
+        is in how many seconds something is due: at that moment of the database's
+        clock, or so many seconds after that moment of the monotonic one."""
         self.settings = settings
         self.trust = trust
         self.guards: set[Guard] = set()
@@ -128,6 +134,7 @@ class Owner:
         self._settle_later = settle_later
         self._armed = armed
         self._gone = gone
+        self._left = left
 
     def arm(
         self,
@@ -154,7 +161,7 @@ class Owner:
         if connection is not None:
             value = self._deadlines.arm(_plain(connection), new, hosted=True)
         else:
-            value = self._write(lambda own: self._deadlines.arm(own, new))
+            value = self._arm([new], lambda own: [self._deadlines.arm(own, new)])[0]
         self._armed([value])
         return value
 
@@ -173,7 +180,7 @@ class Owner:
                 for batch in _batches(news, BATCH):
                     values += self._deadlines.arm_many(plain, batch)
         else:
-            values = self._write(lambda own: self._arm_batches(own, news))
+            values = self._arm(news, lambda own: self._arm_batches(own, news))
         self._armed(values)
         return values
 
@@ -342,8 +349,13 @@ class Owner:
                 " is back. %s",
                 deadline,
                 error,
+                event="undisarmed",
             )
             self._settle_later([(value, Done()) for value in guard.values])
+
+    def is_due(self, deadline: Deadline) -> bool:
+        """True when it is due, as this engine reckons, which asks no database."""
+        return self._left(deadline.due_at, 0.0) <= 0
 
     def given_to_handlers(self, row_ids: Sequence[int]) -> None:
         """This engine claimed these rows: guards of them are told that time is up."""
@@ -438,6 +450,47 @@ class Owner:
                 url=self._url, reason=one_line(error)
             ) from error
 
+    def _arm(
+        self,
+        news: Sequence[NewDeadline],
+        insert: Callable[[sa.Connection], list[Deadline]],
+    ) -> list[Deadline]:
+        """Insert ``news``. After a lost answer, again only while none can have been
+        handled: what is gone because it is done would be armed a second time."""
+        began = self.trust.now
+        unknown = False
+
+        def once(own: sa.Connection) -> list[Deadline]:
+            nonlocal unknown
+            if unknown and self._may_be_done(news, began):
+                return self._armed_by_an_earlier_try(own, news)
+            before, unknown = unknown, True
+            try:
+                return insert(own)
+            except db_exc.DBDeadlock:  # the server says that nothing was changed
+                unknown = before
+                raise
+
+        return self._write(once)
+
+    def _may_be_done(self, news: Sequence[NewDeadline], began: float) -> bool:
+        soon = self.settings.database_timeout
+        return not self.trust.good or any(
+            self._left(new.due, began) <= soon for new in news
+        )
+
+    def _armed_by_an_earlier_try(
+        self, own: sa.Connection, news: Sequence[NewDeadline]
+    ) -> list[Deadline]:
+        values = self._deadlines.armed(own, news)
+        if values is None:
+            raise exceptions.DatabaseError(
+                url=self._url,
+                reason="the answer to an arm was lost, and it is not there: it was"
+                " never armed, or has been handled since",
+            )
+        return values
+
     def _arm_batches(
         self, own: sa.Connection, news: Sequence[NewDeadline]
     ) -> list[Deadline]:
@@ -449,9 +502,9 @@ class Owner:
 
 
 def _plain(connection: sa.Connection | Session) -> sa.Connection:
-    if isinstance(connection, Session):
-        return connection.connection()
-    return connection
+    if isinstance(connection, sa.Connection):
+        return connection
+    return connection.connection()
 
 
 def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 
-from liveness import exceptions
+from liveness import exceptions, log
 from liveness.clock import Clock
 from liveness.handlers import Handlers, answer
 from liveness.model import Deadline, Outcome, Park, Release, Retry, Unstarted
 from liveness.pool import Pool
 from liveness.trust import Trust
 
-LOG = logging.getLogger(__name__)
+LOG = log.get(__name__)
 
 ALL_HANG = "every handler thread of its engine hangs"
 
@@ -55,6 +54,7 @@ class Runner:
         self._pool = Pool(threads)
         self._lock = threading.Lock()
         self._holds: dict[int, Hold] = {}
+        self._collected: dict[int, Hold] = {}
         self.on_run: Callable[[list[int]], None] = lambda row_ids: None
         self.on_ran: Callable[[Deadline, float], None] = lambda value, seconds: None
         self._unstarted = 0
@@ -65,10 +65,13 @@ class Runner:
 
     def run(self, values: Iterable[Deadline]) -> None:
         """Hold the freshly claimed ``values`` and run their handlers."""
-        holds = [
-            Hold(value, limit=self._handlers.timeout(value.kind)) for value in values
-        ]
-        self.on_run([hold.value.id for hold in holds])
+        values = list(values)
+        if not values:
+            return
+        kinds = {value.kind for value in values}
+        limits = {kind: self._handlers.timeout(kind) for kind in kinds}
+        holds = [Hold(value, limit=limits[value.kind]) for value in values]
+        self.on_run([value.id for value in values])
         with self._lock:
             self._holds.update((hold.value.id, hold) for hold in holds)
             self._unstarted += len(holds)
@@ -96,16 +99,22 @@ class Runner:
     def held(self) -> list[Deadline]:
         """The values held, running or not."""
         with self._lock:
+            holds = (*self._collected.values(), *self._holds.values())
+            return [hold.value for hold in holds]
+
+    def at_work(self) -> list[Deadline]:
+        """The values held whose outcomes are not collected yet."""
+        with self._lock:
             return [hold.value for hold in self._holds.values()]
 
     def has(self, row_id: int) -> bool:
         """True while the deadline with that row id is held, running or not."""
-        return row_id in self._holds
+        return row_id in self._holds or row_id in self._collected
 
     @property
     def busy(self) -> bool:
         """True while anything is held."""
-        return bool(self._holds)
+        return bool(self._holds or self._collected)
 
     def check(self, value: Deadline) -> None:
         """Return while ``value`` is held and the engine trusts itself.
@@ -125,14 +134,19 @@ class Runner:
         held until :meth:`let_go`."""
         with self._lock:
             answers, self._answers = self._answers, []
+            for hold, _ in answers:
+                self._collected[hold.value.id] = hold
+                if self._holds.get(hold.value.id) is hold:
+                    del self._holds[hold.value.id]
         return [(hold.value, outcome) for hold, outcome in answers]
 
-    def let_go(self, value: Deadline) -> None:
-        """The outcome of ``value`` is settled; it is held no more."""
+    def let_go(self, values: Iterable[Deadline]) -> None:
+        """The outcomes of ``values`` are settled; they are held no more."""
         with self._lock:
-            hold = self._holds.get(value.id)
-            if hold is not None and hold.value.token == value.token:
-                del self._holds[value.id]
+            for value in values:
+                hold = self._collected.get(value.id)
+                if hold is not None and hold.value.token == value.token:
+                    del self._collected[value.id]
 
     def spend_late(self) -> None:
         """Take the values of handlers that ran too long away from them: to be retried,
@@ -148,7 +162,10 @@ class Runner:
                     reason = f"its handler did not return in {hold.limit:g} s"
                     self._spend(hold, Retry(reason))
                     LOG.error(
-                        "%s: %s; what it still does is ignored.", hold.value, reason
+                        "%s: %s; what it still does is ignored.",
+                        hold.value,
+                        reason,
+                        event="hung",
                     )
             if self._hung >= self._pool.size:
                 self._answers = [
@@ -176,6 +193,7 @@ class Runner:
             for hold in self._holds.values():
                 hold.spent = True
             self._holds.clear()
+            self._collected.clear()
             self._unstarted = 0
             self._answers.clear()
             self._untrusted.clear()
@@ -207,9 +225,9 @@ class Runner:
                 return
             started = hold.started = self._clock.monotonic()
         outcome = self._outcome(hold.value)
-        self.on_ran(hold.value, self._clock.monotonic() - started)
+        took = self._clock.monotonic() - started
+        self.on_ran(hold.value, took)
         with self._lock:
-            took = self._clock.monotonic() - started
             self._mean += (took - self._mean) / 8
             if hold.late:
                 self._hung -= 1
@@ -218,6 +236,7 @@ class Runner:
                     "%s: its handler returned after %.1f s, too late to count.",
                     hold.value,
                     took,
+                    event="late",
                 )
                 return
             self._spend(hold, outcome)
@@ -238,7 +257,7 @@ class Runner:
         except exceptions.Reject as error:
             return Park(_words(error))
         except BaseException as error:  # SystemExit too: a handler is not the program
-            LOG.warning("%s: its handler failed.", value, exc_info=True)
+            LOG.warning("%s: its handler failed.", value, exc_info=True, event="failed")
             return Retry(f"{type(error).__name__}: {_words(error)}")
 
 

@@ -3,18 +3,17 @@ host program has chosen its oslo.service backend by then."""
 
 from __future__ import annotations
 
-import logging
 import sys
 import threading
 from collections.abc import Callable
 
 from oslo_service import service
 
-from liveness import exceptions
+from liveness import exceptions, log
 from liveness.conf import Settings
 from liveness.engine import Liveness
 
-LOG = logging.getLogger(__name__)
+LOG = log.get(__name__)
 
 RESIGN_SECONDS = 5
 """Kept of the launcher's graceful_shutdown_timeout for what comes after the waiting."""
@@ -44,7 +43,7 @@ class LivenessService(service.Service):
         except exceptions.LivenessError as error:
             problem = error
         if problem is not None and not self._stopped.is_set():
-            LOG.error("The engine does not start: %s", problem)
+            LOG.error("The engine does not start: %s", problem, event="unstarted")
             sys.exit(1)
 
     def stop(self, graceful: bool = True) -> None:
@@ -69,7 +68,9 @@ class LivenessService(service.Service):
         try:
             self._live.configure(Settings.from_conf(self._live.conf))
         except exceptions.ConfigError as error:
-            LOG.error("%s The options stay as they were.", error)
+            LOG.error(
+                "%s The options stay as they were.", error, event="options-refused"
+            )
 
     def _drain_seconds(self) -> float:
         drain = self._live.settings.drain_timeout

@@ -8,12 +8,13 @@ a write sent again after a lost answer recognises itself.
 from __future__ import annotations
 
 import dataclasses
-import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias
 
 import sqlalchemy as sa
 
+from liveness import log
 from liveness.db.connection import is_about_values, one_line
 from liveness.db.deadlines import Deadlines
 from liveness.db.rows import new_token
@@ -30,7 +31,12 @@ from liveness.model import (
     Unstarted,
 )
 
-LOG = logging.getLogger(__name__)
+LOG = log.get(__name__)
+
+Settled: TypeAlias = tuple[Deadline, Outcome]
+
+Last: TypeAlias = Callable[[sa.Connection, Sequence[Deadline], bool], set[int] | None]
+"""As :meth:`liveness.db.deadlines.Deadlines.complete`; None when it did nothing."""
 
 FAILURES = 3
 """Tries after which an outcome that the database refuses is parked."""
@@ -55,12 +61,12 @@ class Settler:
         deadlines: Deadlines,
         handlers: Handlers,
         batch_size: int,
-        let_go: Callable[[Deadline], None],
+        let_go: Callable[[Iterable[Deadline]], None],
         again: Callable[[Deadline, float], None],
         came_round: Callable[[], None],
     ) -> None:
-        """``let_go(value)`` is told of each that is settled, ``again(value, seconds)``
-        of the new value of one that is due again then; ``came_round`` of progress."""
+        """``let_go(values)`` is told of what is settled, ``again(value, seconds)`` of
+        the new value of one that is due again then; ``came_round`` of progress."""
         self.batch_size = batch_size
         self._deadlines = deadlines
         self._handlers = handlers
@@ -69,9 +75,7 @@ class Settler:
         self._came_round = came_round
         self._lock = threading.Lock()
         self._pending: list[Settlement] = []
-        self.on_settled: Callable[[Deadline, Outcome], None] = lambda value, outcome: (
-            None
-        )
+        self.on_settled: Callable[[Sequence[Settled]], None] = lambda settled: None
 
     def add(self, outcomes: Iterable[tuple[Deadline, Outcome]]) -> None:
         """Afterwards the outcomes will be written by the next :meth:`settle`."""
@@ -87,15 +91,16 @@ class Settler:
         """Number of outcomes not yet known to be written."""
         return len(self._pending)
 
-    def settle(self, connection: sa.Connection) -> int:
+    def settle(self, connection: sa.Connection, last: Last | None = None) -> int:
         """Write everything pending; return how many were. On an error the rest stays.
+        ``last`` may complete the last, if they are done, in place of the store.
 
         :raises Exception: the database's error, after which nothing is lost.
         """
         settled = 0
         while batch := self._next_batch():
             try:
-                self._settle(connection, batch)
+                self._settle(connection, batch, last)
             except Exception as error:
                 self._refused(batch, error)
                 raise
@@ -118,14 +123,19 @@ class Settler:
             kept = [s for s in self._pending if id(s) not in refused]
             self._pending = kept + batch
 
-    def _settle(self, connection: sa.Connection, batch: list[Settlement]) -> None:
+    def _settle(
+        self, connection: sa.Connection, batch: list[Settlement], last: Last | None
+    ) -> None:
         again = batch[0].sent
         for settlement in batch:
             settlement.sent = True
         if isinstance(batch[0].outcome, Done):
-            stale = self._deadlines.complete(
-                connection, [s.value for s in batch], again=again
-            )
+            values = [settlement.value for settlement in batch]
+            stale = None
+            if last is not None and len(batch) == self.pending:
+                stale = last(connection, values, again)
+            if stale is None:
+                stale = self._deadlines.complete(connection, values, again=again)
         else:
             counted = self._write(connection, batch[0])
             stale = set() if counted else {batch[0].value.id}
@@ -161,16 +171,29 @@ class Settler:
             case Retry(reason, due_in):
                 if due_in is None:
                     due_in = self._handlers.backoff(value.kind, value.attempts)
-                LOG.info("%s is tried again in %.1f s: %s", value, due_in, reason)
+                LOG.info(
+                    "%s is tried again in %.1f s: %s",
+                    value,
+                    due_in,
+                    reason,
+                    event="retried",
+                )
                 counted = write.retry(connection, value, token, due_in, reason)
                 after = value._replace(token=token)
                 return counted and self._due_again(after, due_in)
             case Release(reason):
-                LOG.info("%s is given back to other engines: %s", value, reason)
+                LOG.info(
+                    "%s is given back to other engines: %s",
+                    value,
+                    reason,
+                    event="released",
+                )
                 attempts = value.attempts - isinstance(outcome, Unstarted)
                 return write.release(connection, value, token, reason, attempts)
             case Park(reason):
-                LOG.error("%s is parked for the operator: %s", value, reason)
+                LOG.error(
+                    "%s is parked for the operator: %s", value, reason, event="parked"
+                )
                 return write.park(connection, value, token, reason)
         raise AssertionError(outcome)
 
@@ -188,15 +211,19 @@ class Settler:
         gone = {id(settlement) for settlement in batch}
         with self._lock:
             self._pending = [s for s in self._pending if id(s) not in gone]
+        self._let_go([settlement.value for settlement in batch])
+        settled = []
         for settlement in batch:
-            self._let_go(settlement.value)
             if settlement.value.id in stale:
                 LOG.warning(
                     "%s was taken over while it was handled here; its outcome (%s) does"
                     " not count.",
                     settlement.value,
                     type(settlement.outcome).__name__,
+                    event="stale",
                 )
             else:
                 value = settlement.value
-                self.on_settled(value, self._or_park(value, settlement.outcome))
+                settled.append((value, self._or_park(value, settlement.outcome)))
+        if settled:
+            self.on_settled(settled)

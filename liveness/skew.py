@@ -3,12 +3,12 @@ whether that clock has jumped."""
 
 from __future__ import annotations
 
-import logging
 from datetime import UTC, datetime, timedelta
 
+from liveness import log
 from liveness.clock import Clock
 
-LOG = logging.getLogger(__name__)
+LOG = log.get(__name__)
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -43,11 +43,18 @@ class Skew:
                 " engine's expired deadlines for %g s.",
                 jump,
                 hold,
+                event="clock-jumped",
             )
 
     def moment(self, monotonic: float) -> datetime:
         """The database's UTC at ``monotonic``, about; the epoch before a reading."""
         return EPOCH + timedelta(seconds=monotonic + (self._offset or -monotonic))
+
+    @property
+    def now(self) -> datetime | None:
+        """The database's UTC, about; None before a reading."""
+        known = self._offset is not None
+        return self.moment(self._clock.monotonic()) if known else None
 
     @property
     def steady(self) -> bool:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import logging
 import random
 from collections.abc import Callable, Iterable, Sequence
 
 import sqlalchemy as sa
 
+from liveness import log
 from liveness.admission import Admission
 from liveness.agenda import Agenda, Entry
 from liveness.bell import Bell
@@ -22,14 +22,14 @@ from liveness.conf import Settings
 from liveness.db.claims import Claims
 from liveness.db.engines import Engines
 from liveness.db.finding import Finder, Found, Scope
-from liveness.detector import Detector
+from liveness.detector import WINDOW, Detector
 from liveness.handlers import Handlers, WhenOrphaned
 from liveness.model import Deadline, DeadlineState, EngineState
 from liveness.runner import Runner
 from liveness.skew import Skew
 from liveness.trust import Trust
 
-LOG = logging.getLogger(__name__)
+LOG = log.get(__name__)
 
 PAGE, OWN_PAGE = 200, 1000
 """Rows of each sort that one pass reads at least, however small the batches are; and
@@ -111,14 +111,22 @@ class Sweep:
         self._bell = bell
         self._admission = admission
         self.on_drain: Callable[[], None] = lambda: None
+        self.on_claimed: Callable[[Sequence[Deadline]], None] = lambda values: None
         self.purge_history: Callable[[sa.Connection], None] = lambda connection: None
         self._lingering: list[str] = []
         self._next_housekeeping = float("-inf")
         self._offset = 0
         self._neighbours = 0
+        self._counted = 0
         self._doubt_until = float("-inf")
         self._missing: dict[str, float] = {}
         self._moves = 0
+
+    @property
+    def fleet_size(self) -> int:
+        """Living engines, this one among them; 0 before the first pass. By the last
+        pass, or, of a fleet larger than one pass reads, by the last housekeeping."""
+        return max(self._neighbours, self._counted)
 
     @property
     def herd_seconds(self) -> float:
@@ -198,6 +206,8 @@ class Sweep:
         now = self._clock.monotonic()
         if now < self._next_housekeeping:
             return
+        whole = self._neighbours <= WINDOW
+        self._counted = 0 if whole else self._engines.count_alive(connection)
         owners = self._engines.owners_not_alive(connection, LINGERING)
         self._lingering = self._gone_for_good(owners, now)
         self._doubt_until = max(self._doubt_until, now + self.settings.sweep_interval)
@@ -258,16 +268,26 @@ class Sweep:
         for value in orphans:
             plans[self._plan(value)].append(value)
         adopted = self._claims.adopt_orphans(connection, self._me, plans[Plan.ADOPT])
-        chosen = self._admission.admit(plans[Plan.CLAIM])
+        chosen = self._admission.admit(self._from_anywhere(plans[Plan.CLAIM]))
         with self._admission.claiming():
             claimed = self._claims.claim_orphans(connection, self._me, chosen)
             self._runner.run(claimed)
+        self.on_claimed([value for value in claimed if value.expired])
         self._note_own(adopted)
         self._park(connection, plans[Plan.PARK], None, counts)
         counts.adopted = len(adopted)
         counts.expired += sum(value.expired for value in claimed)
         counts.retriggered = len(claimed) - sum(value.expired for value in claimed)
         self._turn_page(len(orphans), len(adopted) + len(claimed), counts)
+
+    def _from_anywhere(self, orphans: list[Deadline]) -> list[Deadline]:
+        """Where others look at the same page, not all of them begin at its head: on
+        Galera, where they do not see each other's locks, all but one would be in
+        vain."""
+        start = (
+            random.randrange(len(orphans)) if self._neighbours > 1 and orphans else 0
+        )
+        return orphans[start:] + orphans[:start]
 
     def _claim_overdue(
         self, connection: sa.Connection, overdue: list[Deadline], counts: Counts
@@ -280,6 +300,7 @@ class Sweep:
         with self._admission.claiming():
             claimed = self._claims.claim_overdue(connection, self._me, usable, grace)
             self._runner.run(claimed)
+        self.on_claimed(claimed)
         self._park(connection, plans[True], grace, counts)
         counts.expired += len(claimed)
         counts.more |= bool(claimed) and len(overdue) == self._page
@@ -325,17 +346,23 @@ class Sweep:
             known = value.kind in self._handlers
             reason = hopeless(value, known) or "its owner died (its kind says: park)"
             if self._claims.park(connection, value, reason, grace):
-                LOG.error("%s is parked for the operator: %s", value, reason)
+                LOG.error(
+                    "%s is parked for the operator: %s",
+                    value,
+                    reason,
+                    event="parked",
+                    engine=self._me,
+                )
                 counts.parked += 1
 
     def _note_own(self, own: Iterable[Deadline]) -> None:
         """Put what is due before the next sweep on the agenda."""
         soon = self._clock.monotonic() + self.settings.sweep_interval * 1.5
-        for value in own:
-            due = self.skew.monotonic(value.due_at)
-            if due <= soon:
-                agenda = self._suspects if value.attempts else self._agenda
-                agenda.add([Entry(due, value)])
+        monotonic = self.skew.monotonic
+        entries = [Entry(monotonic(value.due_at), value) for value in own]
+        entries = [entry for entry in entries if entry.due <= soon]
+        self._agenda.add(e for e in entries if not e.value.attempts)
+        self._suspects.add(e for e in entries if e.value.attempts)
 
 
 def hopeless(value: Deadline, known: bool) -> str | None:

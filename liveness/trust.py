@@ -80,6 +80,11 @@ class Trust:
         return self._over is not None
 
     @property
+    def now(self) -> float:
+        """The monotonic clock that the lease is measured on."""
+        return self._clock.monotonic()
+
+    @property
     def left(self) -> float:
         """Seconds until the lease lapses; negative since when it has."""
         with self._lock:

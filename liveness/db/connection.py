@@ -11,6 +11,7 @@ import contextlib
 import importlib.util
 import logging
 import math
+import select
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -105,6 +106,8 @@ class Database:
         )
         translate_errors(engine)
         sa.event.listen(engine, "connect", self._on_connect)
+        if self.backend != "sqlite":
+            sa.event.listen(engine, "checkout", _replace_if_closed)
         if self.backend == "mysql":
             sa.event.listen(
                 engine, "before_cursor_execute", _without_waiting, retval=True
@@ -185,6 +188,22 @@ class Database:
             )
         else:
             yield "PRAGMA synchronous = FULL"
+
+
+def _replace_if_closed(dbapi_connection: Any, record: Any, proxy: Any) -> None:
+    """A connection that the server closed while it was idle is replaced before it is
+    used: what is sent on it would have an answer that nobody knows."""
+    if not hasattr(select, "poll"):  # eventlet takes it away
+        return
+    link = getattr(dbapi_connection, "_sock", dbapi_connection)  # PyMySQL's; psycopg's
+    try:
+        number = link.fileno()
+    except Exception:
+        raise sa.exc.DisconnectionError("it was closed on this side") from None
+    poll = select.poll()
+    poll.register(number, getattr(select, "POLLRDHUP", 0))
+    if poll.poll(0):
+        raise sa.exc.DisconnectionError("the server closed it")
 
 
 def translate_errors(engine: sa.Engine) -> None:

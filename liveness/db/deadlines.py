@@ -19,6 +19,8 @@ from sqlalchemy.dialects import postgresql
 from liveness import exceptions
 from liveness.clock import Clock
 from liveness.db import tables
+from liveness.db.completion import Completion
+from liveness.db.prepared import Prepared, Statements
 from liveness.db.rows import (
     COLUMNS,
     among,
@@ -27,9 +29,7 @@ from liveness.db.rows import (
     load_payload,
     looked_at,
     new_token,
-    numbers_of,
     reason_text,
-    unchanged,
     written_token,
 )
 from liveness.model import Deadline, DeadlineState
@@ -55,8 +55,9 @@ class Deadlines:
 
     def __init__(self, clock: Clock) -> None:
         self._now = clock.database_now
-        # The statement of every completion is built once.
-        self._deletes: dict[str, Any] = {}
+        self._stamp = clock.database_now()
+        self._statements = Statements()
+        self._completion = Completion()
 
     def arm(
         self, connection: sa.Connection, new: NewDeadline, hosted: bool = False
@@ -69,18 +70,40 @@ class Deadlines:
         """
         if hosted:
             self._look_first(connection, new)
-        returning = connection.dialect.insert_returning
-        statement = self._insert(connection).values(self._values(new))
+        statement, sent, moments = self._arming(connection.dialect, new)
         try:
-            if returning:
-                row = connection.execute(statement.returning(*COLUMNS)).one_or_none()
-                if row is not None:
+            if connection.dialect.insert_returning:
+                for row in statement.rows(connection, sent, moments):
                     return deadline_of(row)
             else:
-                connection.execute(statement)
+                statement.execute(connection, sent, moments)
         except (db_exc.DBDuplicateEntry, sa.exc.IntegrityError):
             pass
         return self._armed_before(connection, [new])[0]
+
+    def _arming(
+        self, dialect: sa.Dialect, new: NewDeadline
+    ) -> tuple[Prepared, dict[str, Any], dict[str, Any]]:
+        """The INSERT of one deadline, and what to send with it."""
+        values = self._values(new)
+        given = isinstance(new.due, datetime)
+        moments = {} if given else {"due": values["due_at"]}
+        plain = {
+            name: value
+            for name, value in values.items()
+            if not isinstance(value, sa.ColumnElement)
+        }
+
+        def make() -> Prepared:
+            parts = values | {name: sa.bindparam(f"new_{name}") for name in plain}
+            statement = self._insert(dialect).values(parts)
+            if dialect.insert_returning:
+                statement = statement.returning(*COLUMNS)
+            return Prepared(statement, dialect, COLUMNS, moments)
+
+        name = ("arm", given, dialect.insert_returning)
+        statement = self._statements.get(name, dialect, make)
+        return statement, {f"new_{n}": value for n, value in plain.items()}, moments
 
     def arm_many(
         self, connection: sa.Connection, news: Sequence[NewDeadline]
@@ -92,7 +115,7 @@ class Deadlines:
         """
         now = connection.execute(sa.select(self._now())).scalar_one()
         rows = [self._values(new, now) for new in news]
-        statement = self._insert(connection)
+        statement = self._insert(connection.dialect)
         if connection.dialect.insert_returning:
             statement = statement.returning(D.c.id, D.c.token)
         try:
@@ -109,6 +132,19 @@ class Deadlines:
             Deadline(id=ids[new.token], **_as_armed(row))
             for new, row in zip(news, rows, strict=True)
         ]
+
+    def armed(
+        self, connection: sa.Connection, news: Sequence[NewDeadline]
+    ) -> list[Deadline] | None:
+        """The values of ``news`` as an earlier try armed them; None when a row of
+        theirs is not there. Changes nothing."""
+        values = []
+        for new in news:
+            row = self.find(connection, new.kind, new.key)
+            if row is None or row.arm_token != new.token:
+                return None
+            values.append(_as_given_out(new, row))
+        return values
 
     def extend(
         self,
@@ -147,25 +183,7 @@ class Deadlines:
         A row that is gone counts as done, except on the first try for a single one
         (``again`` says that an earlier try's answer was lost).
         """
-        numbers = numbers_of(deadlines)
-        ids = numbers["ids"]
-        sent = {"me": deadlines[0].owner_id, **numbers}
-        gone = connection.execute(self._delete(connection), sent).rowcount
-        if gone == len(ids):
-            return set()
-        if len(ids) == 1 and not again:
-            return set(ids)
-        left = sa.select(D.c.id).where(among(connection, D.c.id, "ids"))
-        return set(connection.execute(left, {"ids": ids}).scalars())
-
-    def _delete(self, connection: sa.Connection) -> Any:
-        dialect = connection.dialect.name
-        if dialect not in self._deletes:
-            self._deletes[dialect] = sa.delete(D).where(
-                unchanged(connection),
-                looked_at(D.c.owner_id) == sa.bindparam("me"),
-            )
-        return self._deletes[dialect]
+        return self._completion.run(connection, deadlines, again)
 
     def move(
         self,
@@ -309,10 +327,16 @@ class Deadlines:
 
     def find(self, connection: sa.Connection, kind: str, key: str) -> Deadline | None:
         """The deadline of that kind and key, or None."""
-        row = connection.execute(
-            sa.select(*COLUMNS).where(D.c.kind == kind, D.c.key == key)
-        ).one_or_none()
-        return None if row is None else deadline_of(row)
+
+        def make() -> Prepared:
+            named = (D.c.kind == sa.bindparam("a"), D.c.key == sa.bindparam("b"))
+            return Prepared(
+                sa.select(*COLUMNS).where(*named), connection.dialect, COLUMNS
+            )
+
+        statement = self._statements.get("find", connection.dialect, make)
+        rows = statement.rows(connection, {"a": kind, "b": key})
+        return deadline_of(rows[0]) if rows else None
 
     def counts(self, connection: sa.Connection) -> dict[tuple[str, str], int]:
         """Number of rows by (kind, state). Reads the whole table."""
@@ -327,15 +351,15 @@ class Deadlines:
         ).one_or_none()
         return None if row is None else deadline_of(row)
 
-    def _insert(self, connection: sa.Connection) -> Any:
+    def _insert(self, dialect: sa.Dialect) -> Any:
         # On PostgreSQL an error would end the caller's transaction.
-        if connection.dialect.name == "postgresql":
+        if dialect.name == "postgresql":
             return postgresql.insert(D).on_conflict_do_nothing()
         return sa.insert(D)
 
     def _values(self, new: NewDeadline, now: datetime | None = None) -> dict[str, Any]:
         when = self._moment(new.due, now)
-        stamp = now or self._now()
+        stamp = now or self._stamp
         return {
             "kind": new.kind,
             "key": new.key,

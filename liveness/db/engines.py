@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from liveness import exceptions
 from liveness.clock import Clock
 from liveness.db import tables
+from liveness.db.stepping import values_of
 from liveness.model import ALIVE, Engine, EngineState
 
 E = tables.engine
@@ -174,6 +175,11 @@ class Engines:
             tuple(ring + [e for e in engines if not e.alive]),
         )
 
+    def count_alive(self, connection: sa.Connection) -> int:
+        """How many engines are alive."""
+        statement = sa.select(sa.func.count()).select_from(E)
+        return connection.execute(statement.where(E.c.state.in_(ALIVE))).scalar_one()
+
     def server_start(self, connection: sa.Connection) -> float:
         """When the server of ``connection`` started, in seconds of its own clock, to a
         second or two; 0 where a restart would show otherwise."""
@@ -206,20 +212,18 @@ class Engines:
         """Owners of deadlines that are fenced, stopped or missing, at most ``limit``;
         True for those that have a row, False for the missing.
 
-        Steps from owner to owner through the index instead of reading every row, so it
-        costs as many steps as there are owners.
+        It costs as many steps through the index as there are owners.
         """
-        mysql = connection.dialect.name == "mysql"
-        owners = _owners_by_group() if mysql else _owners_by_steps()
+        owners = values_of(connection.dialect.name, D.c.owner_id)
         statement = (
-            sa.select(owners.c.owner_id, E.c.id.label("row"))
-            .select_from(owners.outerjoin(E, E.c.id == owners.c.owner_id))
-            .where(owners.c.owner_id.is_not(None))
+            sa.select(owners.c.value, E.c.id.label("row"))
+            .select_from(owners.outerjoin(E, E.c.id == owners.c.value))
+            .where(owners.c.value.is_not(None))
             .where(sa.or_(E.c.id.is_(None), E.c.ended_at.is_not(None)))
             .limit(limit)
         )
         rows = connection.execute(statement)
-        return {row.owner_id: row.row is not None for row in rows}
+        return {row.value: row.row is not None for row in rows}
 
     def purge(self, connection: sa.Connection, older_than: float, limit: int) -> int:
         """Delete rows of engines that ended ``older_than`` seconds ago and own no
@@ -272,22 +276,3 @@ class Engines:
             sa.select(E).order_by(E.c.ended_at.is_not(None), E.c.started_at, E.c.id)
         )
         return [engine_of(row) for row in rows]
-
-
-def _owners_by_group() -> Any:
-    """Every owner. InnoDB jumps from group to group ("Using index for group-by")."""
-    return sa.select(D.c.owner_id).group_by(D.c.owner_id).subquery("owners")
-
-
-def _owners_by_steps() -> Any:
-    """Every owner, each the least that is greater than the one before: the "loose index
-    scan" of PostgreSQL's wiki, for planners that know none."""
-    first = sa.select(sa.func.min(D.c.owner_id).label("owner_id"))
-    owners = first.cte("owners", recursive=True)
-    following = (
-        sa.select(sa.func.min(D.c.owner_id))
-        .where(D.c.owner_id > owners.c.owner_id)
-        .correlate(owners)
-        .scalar_subquery()
-    )
-    return owners.union_all(sa.select(following).where(owners.c.owner_id.is_not(None)))

@@ -7,20 +7,32 @@ time, near enough: a range of time is a range of ids, give or take a minute.
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import json
+import operator
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
 from liveness.clock import Clock
 from liveness.db import tables
-from liveness.events import Event
+from liveness.db.prepared import ManyRows, kind_of
+from liveness.events import Event, What
 
 V = tables.event
 
+WRITTEN = [name for name in V.columns.keys() if name not in ("id", "at")]
+
+_facts = operator.attrgetter(*WRITTEN)
+
 WINDOW = 2000
 """Rows looked at in one statement."""
+
+QUIET = (What.LATENESS,)
+"""Shown only to whom asks for it by name: numbers, and nothing that befell anyone."""
 
 SLACK = timedelta(minutes=5)
 """How far ids and times may be out of step: transactions commit late, clocks of nodes
@@ -30,7 +42,7 @@ differ."""
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Sought:
     """Which events: all of what is given holds. ``engine``: done by or to one whose id
-    begins so."""
+    begins so. ``what``: these; else all but :data:`QUIET`."""
 
     engine: str | None = None
     kind: str | None = None
@@ -44,20 +56,43 @@ class EventLog:
 
     def __init__(self, clock: Clock) -> None:
         self._now = clock.database_now
+        self._insert = sa.insert(V).values(at=clock.database_now())
+        self._insert_sqlite = self._from_json(_sqlite_rows())
+        self._insert_postgresql = self._from_json(_postgresql_rows())
+        self._many: dict[object, ManyRows] = {}
 
     def add(self, connection: sa.Connection, events: Sequence[Event]) -> None:
         """Append all of ``events``, in one statement."""
-        if events:
-            rows = [_row(event) for event in events]
-            statement = sa.insert(V).values([{"at": self._now(), **r} for r in rows])
-            connection.execute(statement)
+        if not events:
+            return
+        rows = [_row(event) for event in events]
+        dialect = connection.dialect
+        if dialect.name == "sqlite":
+            text = json.dumps([list(row.values()) for row in rows])
+            connection.execute(self._insert_sqlite, {"rows": text})
+        elif len(rows) == 1:
+            connection.execute(self._insert, rows)
+        elif dialect.name == "postgresql":
+            connection.execute(self._insert_postgresql, {"rows": json.dumps(rows)})
+        else:
+            if (many := self._many.get(kind_of(dialect))) is None:
+                many = ManyRows(self._insert, dialect, WRITTEN)
+                self._many[kind_of(dialect)] = many
+            many.execute(connection, rows)
+
+    def _from_json(self, rows: Sequence[Any]) -> Any:
+        """Where an INSERT of many rows is sent, or committed, one by one."""
+        return sa.insert(V).from_select(
+            ["at", *WRITTEN], sa.select(self._now(), *rows), include_defaults=False
+        )
 
     def newest_first(
-        self, connection: sa.Connection, sought: Sought
+        self, connection: sa.Connection, sought: Sought, windows: int | None = None
     ) -> Iterator[Event]:
-        """The events that are sought, from the newest id down."""
+        """The events that are sought, from the newest id down; of the newest
+        ``windows`` of the table, or of all of it."""
         last = None
-        while True:
+        for _ in itertools.count() if windows is None else range(windows):
             page = sa.select(V).order_by(V.c.id.desc()).limit(WINDOW)
             if last is not None:
                 page = page.where(V.c.id < last)
@@ -85,9 +120,23 @@ class EventLog:
         return connection.execute(sa.delete(V).where(V.c.id <= last)).rowcount
 
 
+def _sqlite_rows() -> list[Any]:
+    rows = sa.func.json_each(sa.bindparam("rows")).table_valued("value")
+    return [
+        sa.func.json_extract(rows.c.value, f"$[{number}]")
+        for number in range(len(WRITTEN))
+    ]
+
+
+def _postgresql_rows() -> list[Any]:
+    text = sa.cast(sa.bindparam("rows", type_=sa.Text), postgresql.JSON)
+    columns = [sa.column(name, V.c[name].type) for name in WRITTEN]
+    rows = sa.func.json_to_recordset(text).table_valued(*columns, name="rows")
+    return list(rows.render_derived(with_types=True).c)
+
+
 def _row(event: Event) -> dict[str, Any]:
-    row = dataclasses.asdict(event)
-    del row["id"], row["at"]
+    row = dict(zip(WRITTEN, _facts(event), strict=True))
     if event.detail is not None:
         kept = event.detail[: tables.DETAIL_LENGTH]
         kept = kept.encode("utf-8", "backslashreplace").decode()
@@ -101,7 +150,7 @@ def _matches(event: Event, sought: Sought) -> bool:
     return (
         (sought.engine is None or any(e.startswith(sought.engine) for e in engines))
         and (sought.kind is None or event.kind == sought.kind)
-        and (not sought.what or event.what in sought.what)
+        and (event.what in sought.what if sought.what else event.what not in QUIET)
         and (sought.since is None or event.at >= sought.since)
         and (sought.until is None or event.at < sought.until)
     )

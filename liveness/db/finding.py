@@ -94,11 +94,10 @@ class Finder:
         if dead:
             values["dead"] = list(dead)
         found: dict[str, list[Deadline]] = {why: [] for why in Why}
-        for row in connection.execute(statement, values):
-            expired = bool(row.expired)
-            orphaned = row.why == Why.ORPHAN or not expired
-            value = deadline_of(row, orphaned, expired, bool(row.due))
-            found[row.why].append(value)
+        for row in connection.execute(statement, values).all():
+            *_, why, expired, due = row  # by number: there may be a thousand
+            orphaned = why == Why.ORPHAN or not expired
+            found[why].append(deadline_of(row, orphaned, bool(expired), bool(due)))
         return Found(
             own=found[Why.OWN],
             held=found[Why.HELD],

@@ -21,6 +21,7 @@ from liveness.clock import Clock
 from liveness.db import migration, tables
 from liveness.db.connection import Database, one_line
 from liveness.db.engines import engine_of
+from liveness.db.stepping import values_of
 from liveness.model import ALIVE, DeadlineState, Engine
 
 D = tables.deadline
@@ -34,6 +35,8 @@ COUNTED = 10_000
 
 NOBODY, MISSING = "nobody", "missing"
 """What a deadline's owner is when it has none, or when there is no row of it."""
+
+ARMED = DeadlineState.ARMED
 
 _LISTED = [c for c in D.columns if c.name != "payload"]
 
@@ -221,6 +224,16 @@ class Report:
         number: int = connection.execute(count).scalar_one()
         return number
 
+    def longest_due(self, connection: sa.Connection) -> float | None:
+        """Seconds since the armed deadline was due that is due for longest; None when
+        none is due."""
+        first = sa.select(sa.func.min(D.c.due_at)).where(D.c.state == ARMED)
+        row = connection.execute(
+            sa.select(first.scalar_subquery().label("due"), self._now().label("now"))
+        ).one()
+        late = None if row.due is None else (row.now - row.due).total_seconds()
+        return late if late is not None and late >= 0 else None
+
     def by_kind(
         self, connection: sa.Connection, state: str, limit: int = COUNTED
     ) -> dict[str, int]:
@@ -231,20 +244,9 @@ class Report:
 
     def kinds(self, connection: sa.Connection, limit: int) -> list[str]:
         """The kinds that there are, at most ``limit``, one step through the index for
-        each (MariaDB does so by itself, and not for this CTE)."""
-        if connection.dialect.name == "mysql":
-            grouped = sa.select(D.c.kind).group_by(D.c.kind).limit(limit)
-            return list(connection.execute(grouped).scalars())
-        first = sa.select(sa.func.min(D.c.kind).label("kind"))
-        kinds = first.cte("kinds", recursive=True)
-        following = (
-            sa.select(sa.func.min(D.c.kind))
-            .where(D.c.kind > kinds.c.kind)
-            .correlate(kinds)
-            .scalar_subquery()
-        )
-        kinds = kinds.union_all(sa.select(following).where(kinds.c.kind.is_not(None)))
-        found = sa.select(kinds.c.kind).where(kinds.c.kind.is_not(None)).limit(limit)
+        each."""
+        kinds = values_of(connection.dialect.name, D.c.kind)
+        found = sa.select(kinds.c.value).where(kinds.c.value.is_not(None)).limit(limit)
         return list(connection.execute(found).scalars())
 
     def ended_within(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,7 +15,25 @@ from liveness.model import Deadline
 
 D = tables.deadline
 
-NUMBERS: Any = postgresql.ARRAY(sa.BigInteger)
+
+class Numbers(sa.types.TypeDecorator[Sequence[int]]):
+    """Whole numbers that are sent as the text of an array: psycopg looks in each of
+    them for what must be quoted. (The parameter itself is the array. A text that is
+    cast would be read again for every row.)"""
+
+    impl = postgresql.ARRAY(sa.BigInteger)
+    cache_ok = True
+
+    def bind_processor(
+        self, dialect: sa.Dialect
+    ) -> Callable[[Sequence[int] | None], str | None]:
+        def text(value: Sequence[int] | None) -> str | None:
+            if value is None:
+                return None
+            return "{" + ",".join([str(int(number)) for number in value]) + "}"
+
+        return text
+
 
 REASON_LIMIT = 2000
 """Characters kept of why a deadline was retried, released or parked."""
@@ -85,17 +103,22 @@ def load_payload(text: str | None) -> tuple[Any, str | None]:
 
 
 COLUMNS = [c for c in D.columns if c.name not in ("created_at", "updated_at")]
-"""What a value is made of."""
+"""What a value is made of, in the order of its fields."""
+
+WIDTH, PAYLOAD = len(COLUMNS), COLUMNS.index(D.c.payload)
 
 
 def deadline_of(
     row: Any, orphaned: bool = False, expired: bool = False, due: bool = False
 ) -> Deadline:
     """The value of a row that has :data:`COLUMNS`, whoever wrote it."""
-    *plain, text, last_error = row[: len(COLUMNS)]
-    payload, problem = load_payload(text)
-    facts = (orphaned, expired, due, problem)
-    return Deadline._make((*plain, payload, last_error, *facts))
+    fields = row[:WIDTH]
+    problem = None
+    if fields[PAYLOAD] is not None:
+        *plain, text, last_error = fields
+        payload, problem = load_payload(text)
+        fields = (*plain, payload, last_error)
+    return Deadline._make((*fields, orphaned, expired, due, problem))
 
 
 def among(
@@ -104,26 +127,27 @@ def among(
     """WHERE that ``column`` is one of the numbers in the parameter ``name``; cheap to
     send a thousand of."""
     if connection.dialect.name == "postgresql":
-        return column == sa.func.any(sa.bindparam(name, type_=NUMBERS))
+        return column == sa.func.any(sa.bindparam(name, type_=Numbers))
     kept: sa.BindParameter[int] = sa.bindparam(
         name, type_=sa.BigInteger, expanding=True, literal_execute=True
     )
     return column.in_(kept)
 
 
-def unchanged(connection: sa.Connection) -> sa.ColumnElement[bool]:
+def unchanged(connection: sa.Connection, prefix: str = "") -> sa.ColumnElement[bool]:
     """WHERE that only rows pass of which the parameters have the newest value (see
     :func:`numbers_of`). No two rows have one token."""
     return sa.and_(
-        among(connection, D.c.id, "ids"), among(connection, D.c.token, "tokens")
+        among(connection, D.c.id, f"{prefix}ids"),
+        among(connection, D.c.token, f"{prefix}tokens"),
     )
 
 
-def numbers_of(deadlines: Sequence[Deadline]) -> dict[str, list[int]]:
+def numbers_of(deadlines: Sequence[Deadline], prefix: str = "") -> dict[str, list[int]]:
     """The parameters of :func:`unchanged`."""
     return {
-        "ids": [deadline.id for deadline in deadlines],
-        "tokens": [deadline.token for deadline in deadlines],
+        f"{prefix}ids": [deadline.id for deadline in deadlines],
+        f"{prefix}tokens": [deadline.token for deadline in deadlines],
     }
 
 

@@ -99,3 +99,6 @@ event = sa.Table(
 )
 
 VERSION_TABLE = "liveness_alembic_version"
+
+REVISION = "1.1"
+"""The revision of the schema that these tables are: the newest migration."""

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from liveness import Arm, Park, Rearm, Release, Retry
 from liveness.db import tables
 from tests.clock import SettableClock
-from tests.fleet import Driven, Recorder
+from tests.fleet import Driven, Recorder, wait_until
 
 D, E = tables.deadline, tables.engine
 
@@ -89,6 +89,17 @@ def beat(doomed: Doomed, tell: Tell) -> Iterator[None]:
 
 
 @operation
+def beat_while_it_drains(doomed: Doomed, tell: Tell) -> Iterator[None]:
+    engine = doomed.engine()
+    doomed.arm(engine, "k")
+    with engine.connect() as connection:
+        engine.parts.engines.set_draining(connection, engine.id)
+    yield
+    engine.beat()
+    engine.beat()
+
+
+@operation
 def fence(doomed: Doomed, tell: Tell) -> Iterator[None]:
     victim, engine = doomed.victim(due=HOUR), doomed.engine()
     assert victim.id != engine.id
@@ -115,6 +126,17 @@ def purge(doomed: Doomed, tell: Tell) -> Iterator[None]:
     old, engine = doomed.engine(machine="elsewhere"), doomed.engine()
     doomed.arm(engine, "k", due=3 * HOUR)
     doomed.bury(old)
+    doomed.clock.advance(2 * HOUR)
+    engine.beat()
+    yield
+    engine.turn()
+
+
+@operation
+def purge_the_history(doomed: Doomed, tell: Tell) -> Iterator[None]:
+    engine = doomed.engine(history_retention=60.0)
+    doomed.arm(engine, "k", due=3 * HOUR)
+    engine.turn()
     doomed.clock.advance(2 * HOUR)
     engine.beat()
     yield
@@ -201,8 +223,10 @@ def unpark(doomed: Doomed, tell: Tell) -> Iterator[None]:
 # --- the pass -------------------------------------------------------------------
 
 
-def _fire(doomed: Doomed, tell: Tell, answer: Any, word: str | None) -> Iterator[None]:
-    engine = doomed.engine()
+def _fire(
+    doomed: Doomed, tell: Tell, answer: Any, word: str | None, **options: Any
+) -> Iterator[None]:
+    engine = doomed.engine(**options)
     if answer is not None:
         doomed.timer.answer = answer
     doomed.arm(engine, "k", due=1)
@@ -217,6 +241,29 @@ def _fire(doomed: Doomed, tell: Tell, answer: Any, word: str | None) -> Iterator
 @operation
 def fire(doomed: Doomed, tell: Tell) -> Iterator[None]:
     yield from _fire(doomed, tell, None, "over")
+
+
+@operation
+def fire_one_after_the_other(doomed: Doomed, tell: Tell) -> Iterator[None]:
+    """What ends the first claims the second."""
+    engine = doomed.engine()
+    doomed.arm(engine, "k", due=1)
+    doomed.arm(engine, "l", due=2)
+    engine.turn()
+    doomed.clock.advance(1)
+    engine.turn()
+    wait_until(lambda: not engine.unanswered)
+    doomed.clock.advance(1)
+    yield
+    doomed.turns(engine, 3)
+    if not engine.parts._settler.pending and len(doomed.timer.keys) == 2:
+        tell("over k")
+        tell("over l")
+
+
+@operation
+def fire_with_all_the_history(doomed: Doomed, tell: Tell) -> Iterator[None]:
+    yield from _fire(doomed, tell, None, "over", history="all")
 
 
 @operation
@@ -273,3 +320,42 @@ def take_what_is_overdue(doomed: Doomed, tell: Tell) -> Iterator[None]:
     doomed.turns(engine)
     if doomed.timer.keys and not engine.parts._settler.pending:
         tell("over k")
+
+
+@operation
+def hold_a_claim_whose_answer_was_lost(doomed: Doomed, tell: Tell) -> Iterator[None]:
+    engine = doomed.engine()
+    doomed.arm(engine, "k", due=1)
+    doomed.clock.advance(1)
+    with engine.connect() as connection:
+        found = engine.live.find("timer", "k")
+        assert engine.parts._claims.claim_own(connection, engine.id, [found])
+    engine.parts._sweep.doubt()
+    yield
+    doomed.turns(engine)
+    if doomed.timer.keys and not engine.parts._settler.pending:
+        tell("over k")
+
+
+def _used_up(doomed: Doomed, engine: Driven) -> None:
+    with engine.connect() as connection:
+        connection.execute(sa.update(D).values(attempts=D.c.max_attempts))
+    doomed.clock.advance(1)
+
+
+@operation
+def park_what_has_no_attempts_left(doomed: Doomed, tell: Tell) -> Iterator[None]:
+    engine = doomed.engine()
+    doomed.arm(engine, "k", due=1)
+    _used_up(doomed, engine)
+    yield
+    doomed.turns(engine)
+
+
+@operation
+def park_an_orphan_that_has_none_left(doomed: Doomed, tell: Tell) -> Iterator[None]:
+    victim, engine = doomed.victim(due=HOUR), doomed.engine()
+    _used_up(doomed, victim)
+    doomed.bury(victim)
+    yield
+    doomed.turns(engine)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import random
 import signal
 import traceback
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from tests.processes.program import die_with_parent
 from tests.rules.faults import Away
 
 COUNTED: dict[str, tuple[int, int]] = {}
@@ -95,6 +97,8 @@ def run(work: Callable[[Trace, Callable[[str], None]], None], point: Point | Non
             os.write(writing, f"{fact}\n".encode())
 
         try:
+            die_with_parent()
+            random.seed(0)  # the same statements each time
             work(Trace(tell, point), tell)
             os._exit(0)
         except BaseException:

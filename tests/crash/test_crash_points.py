@@ -18,7 +18,9 @@ import sqlalchemy as sa
 
 from liveness.db import migration, tables
 from tests.clock import SettableClock
-from tests.crash.operations import OPERATIONS, Doomed
+from tests.crash import covered
+from tests.crash.operations import Doomed
+from tests.crash.operators import OPERATIONS
 from tests.crash.points import COUNTED, Point, Story, points, run
 from tests.fleet import Driven, Recorder
 
@@ -36,13 +38,16 @@ def chosen(statements: int, what: str, backend: str) -> list[Point]:
     return mine
 
 
-def story(url: str, name: str, point: Point | None) -> Story:
-    """The operation in a process that dies at ``point``."""
+def story(url: str, name: str, point: Point | None, watched: bool = False) -> Story:
+    """The operation in a process that dies at ``point``; ``watched``: it tells which
+    methods of the store it calls."""
 
     def work(trace, tell):
         doomed = Doomed(url, tell)
         steps = OPERATIONS[name](doomed, tell)
         next(steps)
+        if watched:
+            covered.watch(tell)
         trace.begin()
         for _ in steps:
             raise AssertionError("one yield")
@@ -112,10 +117,18 @@ def test_whatever_statement_it_dies_at_nothing_is_lost(rows_url, backend, name):
         assert all("DatabaseError" in t or "Away" in t for t in told), (where, told)
         survivor = Survivor(url)
         try:
-            left = survivor.finish()
+            check(where, died, survivor, survivor.finish())
         finally:
             survivor.engine.abandon()
-        check(where, died, survivor, left)
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+def test_every_method_of_the_store_that_writes_is_in_some_operation(rows_url, backend):
+    assert covered.READS <= covered.methods()
+    called = set()
+    for name in OPERATIONS:
+        called |= story(rows_url(), name, None, watched=True).of("called")
+    assert called == covered.methods() - covered.READS
 
 
 def check(where: str, died: Story, survivor: Survivor, left: list) -> None:
@@ -128,6 +141,9 @@ def check(where: str, died: Story, survivor: Survivor, left: list) -> None:
     assert not died.of("parked") - parked, (where, died)
     assert not died.of("unparked") - done, (where, died)
     assert not died.of("over") & parked, (where, died)
+    for engine_id in died.of("fenced"):
+        row = survivor.engine.row(engine_id)
+        assert row is None or row.state == "fenced", (where, died)
 
 
 @pytest.mark.timeout(600)

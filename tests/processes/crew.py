@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 import pytest
 import sqlalchemy as sa
 
+from tests.proc import Process
 from tests.processes.journal import VARIABLE, Journal, now
 from tests.processes.zygote import Forked, Zygote
-from tests.servers import Process
 
 T = TypeVar("T")
 

@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from liveness import Deadline, Handler, Liveness, WhenOrphaned
+from liveness.db.claims import Claims
 from liveness.db.deadlines import Deadlines
 from liveness.exceptions import LivenessError
 from tests.processes.journal import note, now
@@ -111,6 +112,7 @@ class Action(Timer):
 def watch_settlements() -> None:
     """Write down what the database said to every settlement of this process."""
     complete, move = Deadlines.complete, Deadlines.move
+    chain = Claims.chain
 
     def watched_complete(
         self: Deadlines, connection: Any, deadlines: Any, again: bool = False
@@ -119,6 +121,14 @@ def watch_settlements() -> None:
         for deadline in deadlines:
             note("stale" if deadline.id in stale else "settled", **facts(deadline))
         return stale
+
+    def watched_chain(
+        self: Claims, connection: Any, me: str, done: Any, again: bool, found: Any
+    ) -> Any:
+        stale, claimed = chain(self, connection, me, done, again, found)
+        for deadline in done:
+            note("stale" if deadline.id in stale else "settled", **facts(deadline))
+        return stale, claimed
 
     def watched_move(
         self: Deadlines, connection: Any, deadline: Deadline, token: int, **values: Any
@@ -129,6 +139,7 @@ def watch_settlements() -> None:
         return moved
 
     Deadlines.complete = watched_complete  # type: ignore[method-assign]
+    Claims.chain = watched_chain  # type: ignore[method-assign]
     Deadlines.move = watched_move  # type: ignore[method-assign]
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from tests.proc import Process
 from tests.processes.conftest import on
 from tests.processes.crew import FAST, Crew, Program, eventually
-from tests.servers import Process
 
 # So long that no wait for a lease can be in time for a test.
 LONG = {"ttl": 600.0, "beat_interval": 5.0}

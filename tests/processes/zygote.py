@@ -47,13 +47,20 @@ class Forked:
 class Zygote:
     """The zygote, as the test run sees it."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(
+        self,
+        root: str,
+        module: str = "tests.processes.zygote",
+        env: dict[str, str] | None = None,
+    ) -> None:
+        """``module`` calls :func:`main` with what its children are to run."""
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._codes: dict[int, int | None] = {}
         with theirs:
             self._popen = subprocess.Popen(
-                [sys.executable, "-m", "tests.processes.zygote", str(theirs.fileno())],
+                [sys.executable, "-m", module, str(theirs.fileno())],
                 cwd=root,
+                env={**os.environ, **(env or {})},
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
             )

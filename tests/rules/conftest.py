@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from liveness.db import migration, tables
+from liveness.db import tables
 from tests.clock import SettableClock
 from tests.fleet import Driven, Recorder
 
@@ -94,22 +94,15 @@ def clock() -> SettableClock:
     return SettableClock()
 
 
-@pytest.fixture(scope="session")
-def _template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("rules") / "template.db"
-    migration.sync(f"sqlite:///{path}")
-    return path
-
-
 @pytest.fixture
-def quick_url(_template: Path) -> Iterator[str]:
+def quick_url(sqlite_template: Path) -> Iterator[str]:
     """An SQLite database with the tables and no rows, without walking migrations; in
     memory where there is such a place, for nothing here depends on a disk."""
     memory = "/dev/shm"
     where = memory if os.access(memory, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="liveness-", dir=where) as folder:
         path = Path(folder, "liveness.db")
-        shutil.copy(_template, path)
+        shutil.copy(sqlite_template, path)
         yield f"sqlite:///{path}"
 
 
@@ -141,9 +134,7 @@ def every_fleet(
     else:
         server = request.getfixturevalue(backend)
         if backend not in _schemas:
-            server.create_database("liveness_rules")
-            migration.sync(server.url("liveness_rules"))
-            _schemas[backend] = server.url("liveness_rules")
+            _schemas[backend] = server.create_schema("liveness_rules")
         url = _schemas[backend]
     made = Fleet(url, clock)
     yield made

@@ -15,6 +15,13 @@ class Away(db_exc.DBConnectionError):
         super().__init__(OSError("the connection was lost"))
 
 
+class Lost(db_exc.DBDeadlock):
+    """Another engine was quicker, on another node of a Galera cluster."""
+
+    def __init__(self) -> None:
+        super().__init__(OSError("(1213, 'Deadlock found')"))
+
+
 class Fault:
     """Wraps one method of a store object.
 
@@ -23,8 +30,14 @@ class Fault:
     """
 
     def __init__(
-        self, target: Any, name: str, before: float = 0, after: float = 0
+        self,
+        target: Any,
+        name: str,
+        before: float = 0,
+        after: float = 0,
+        error: type[Exception] = Away,
     ) -> None:
+        self.error = error
         self.calls = 0
         self.before = before
         self.after = after
@@ -35,11 +48,11 @@ class Fault:
         self.calls += 1
         if self.before > 0:
             self.before -= 1
-            raise Away
+            raise self.error
         result = self._method(*args, **kwargs)
         if self.after > 0:
             self.after -= 1
-            raise Away
+            raise self.error
         return result
 
 

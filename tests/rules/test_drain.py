@@ -123,6 +123,98 @@ def test_nothing_is_begun_while_it_drains(driven, fleet, gate):
     assert timer.keys == ["k"]
 
 
+# --- begun, and not yet ended ---------------------------------------------------
+
+
+def turned(engine):
+    """One turn of the loop's thread, a sweep if it sweeps."""
+    turns = engine.parts.loop.turns
+    engine.parts.loop.sweep_soon()
+    engine.parts._bell.ring()
+    wait_until(lambda: engine.parts.loop.turns > turns)
+
+
+def test_who_has_begun_to_drain_takes_nothing_over_and_works_on(driven, fleet):
+    action = Recorder("action", when_orphaned="retrigger")
+    handlers = Recorder(), action
+    engine, victim, survivor = driven(*handlers), fleet(*handlers), fleet(*handlers)
+    engine.live.arm("timer", "due", due_in=1)
+    victim.live.arm("timer", "adopted", due_in=HOUR)
+    victim.live.arm("action", "retriggered", due_in=HOUR)
+    engine.live.begin_drain()
+    assert fleet.engine_row(engine).state == "draining"
+    turned(engine)  # the one that was under way then may still claim
+    fleet.bury(victim)
+    fleet.clock.advance(10)
+    for _ in range(3):
+        assert engine.beat()
+        turned(engine)
+    assert fleet.row("due").state == "armed"
+    assert fleet.row("adopted").owner_id == victim.id
+    assert fleet.row("retriggered").owner_id == victim.id
+    # What it has in hand goes on, and what comes may be written down.
+    with engine.live.guard("timer", "guarded", due_in=HOUR) as guard:
+        guard.check()
+        engine.live.arm("timer", "armed", due_in=HOUR)
+        assert fleet.row("guarded").owner_id == engine.id
+    survivor.turn()
+    survivor.settle()
+    assert action.keys == ["retriggered"]
+    assert fleet.engine_row(engine).state == "draining"
+    engine.live.stop()
+    assert fleet.engine_row(engine).state == "stopped"
+    assert fleet.row("armed").owner_id is None
+
+
+def test_the_sweep_under_way_does_not_take_it_for_an_operators_wish(driven, fleet):
+    engine = driven()
+    with engine.live.guard("timer", "k", due_in=HOUR) as guard:
+        engine.live.begin_drain()
+        with engine.connect() as connection:
+            engine.parts._sweep.run_pass(connection)
+        time.sleep(0.1)
+        guard.check()
+        assert not any(t.name == "liveness-drain" for t in threading.enumerate())
+
+
+def test_an_operators_wish_is_the_programs_to_fulfil(driven, fleet):
+    engine, calls = driven(), []
+    engine.live.on_drain(lambda: calls.append(engine.parts.loop.draining))
+    with engine.live.guard("timer", "k", due_in=HOUR) as guard:
+        with engine.connect() as connection:
+            engine.parts.engines.set_draining(connection, engine.id)
+        for _ in range(2):
+            turned(engine)
+        wait_until(lambda: calls)
+        guard.check()
+        engine.live.arm("timer", "armed", due_in=HOUR)
+    assert calls == [True]
+    assert fleet.engine_row(engine).state == "draining"
+
+
+def test_what_was_not_started_before_the_drain_never_is(quick_url):
+    live = Liveness(Settings.of(connection=quick_url))
+    live.begin_drain()
+    with pytest.raises(exceptions.NotRunning):
+        live.start()
+
+
+def test_a_drain_may_begin_twice_and_with_the_database_away(driven, fleet):
+    engine, victim = driven(Recorder()), fleet()
+    victim.live.arm("timer", "k", due_in=HOUR)
+    draining = Fault(engine.parts.engines, "set_draining", before=float("inf"))
+    engine.live.begin_drain()
+    calls = draining.calls
+    engine.live.begin_drain()
+    assert draining.calls == calls
+    turned(engine)
+    fleet.bury(victim)
+    turned(engine)
+    assert fleet.row("k").owner_id == victim.id
+    engine.live.stop()
+    assert fleet.engine_row(engine).state == "stopped"
+
+
 # --- what it waits for --------------------------------------------------------
 
 

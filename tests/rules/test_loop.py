@@ -6,11 +6,13 @@ import time
 import pytest
 import sqlalchemy as sa
 
-from liveness import Liveness, Settings
+from liveness import Deadline, Liveness, Retry, Settings
+from liveness.agenda import Entry
 from liveness.db import tables
 from liveness.db.rows import new_token
+from liveness.loop import CONFLICTS
 from tests.fleet import Gate, Recorder, wait_until
-from tests.rules.faults import Away, Fault, Meanwhile
+from tests.rules.faults import Away, Fault, Lost, Meanwhile
 
 D, E = tables.deadline, tables.engine
 HOUR = 3600.0
@@ -162,6 +164,49 @@ def test_the_death_of_a_neighbour_wakes_it(running, quick_url):
     finally:
         child.kill()
         child.communicate()
+
+
+# --- it loses to another -------------------------------------------------------
+
+
+def test_a_lost_conflict_is_looked_for_again_at_once_and_no_news(fleet, caplog):
+    action = Recorder("action", when_orphaned="retrigger")
+    engine, dead = fleet(action), fleet(action)
+    dead.live.arm("action", "k", due_in=HOUR)
+    fleet.kill(dead)
+    claims = Fault(engine.parts._claims, "claim_orphans", before=3, error=Lost)
+    delays = [engine.parts.loop.turn() for _ in range(3)]
+    assert all(delay <= 0.01 * 2**n for n, delay in enumerate(delays, 1))
+    engine.parts.loop.turn()
+    assert claims.calls == 4 and action.keys == ["k"]
+    assert "could not sweep" not in caplog.text
+    engine.settle()
+    assert engine.parts.loop.turn() > 1
+
+
+def test_a_server_that_says_conflict_to_everything_is_a_failure_and_left(fleet, caplog):
+    engine = fleet()
+    engine.turn()
+    (link,) = {engine.parts._detected._link}
+    Fault(engine.parts.engines, "observe", before=CONFLICTS + 1, error=Lost)
+    for _ in range(CONFLICTS):
+        engine.turn()
+    assert "could not sweep" not in caplog.text
+    assert engine.turn() >= 0.5
+    assert "could not sweep" in caplog.text
+    engine.turn()
+    assert engine.parts._detected._link is not link
+
+
+def test_after_a_lost_conflict_what_was_observed_is_still_good(fleet):
+    engine, silent = fleet(), fleet()
+    engine.turn()
+    since = engine.parts._detected._runs[silent.id].since
+    Fault(engine.parts._claims, "claim_orphans", before=1, error=Lost)
+    fleet.clock.advance(2)
+    engine.turn()
+    engine.turn()
+    assert engine.parts._detected._runs[silent.id].since == since
 
 
 # --- it goes on ---------------------------------------------------------------
@@ -458,3 +503,22 @@ def test_an_agenda_that_fires_in_the_middle_of_a_sweep_is_not_forgotten(fleet):
     engine.parts.loop.turn()
     engine.settle()
     assert timer.keys == ["k"]
+
+
+def test_an_arm_that_comes_back_after_the_retry_is_no_second_claim(every_fleet):
+    """Its answer was lost, and its deadline was claimed and retried meanwhile."""
+    fleet, kind = every_fleet, Recorder()
+    kind.answer = Retry("not yet", 1.0)
+    engine = fleet(kind)
+    engine.turn()
+    old = engine.live.arm("timer", "k", due_in=1)
+    fleet.live(2, engine)
+    wait_until(lambda: not engine.unanswered)
+    engine.turn()
+    (row,) = fleet.rows()
+    assert (row.state, row.attempts) == ("armed", 1)
+    claimed: list[Deadline] = []
+    engine.parts.loop.on_fired = claimed.extend
+    engine.parts._agenda.add([Entry(fleet.clock.monotonic(), old)])
+    fleet.live(2, engine)
+    assert [value.epoch for value in claimed] == [row.epoch + 1]

@@ -7,7 +7,7 @@ from liveness import Arm, Liveness, Settings, exceptions
 from liveness.db import tables
 from liveness.db.rows import new_token
 from tests.fleet import Gate, Recorder, wait_until
-from tests.rules.faults import Away, Fault, Meanwhile
+from tests.rules.faults import Away, Fault, Lost, Meanwhile
 
 D, E = tables.deadline, tables.engine
 HOUR = 3600.0
@@ -199,6 +199,32 @@ def test_a_guard_whose_time_was_up_stays_so(fleet):
             guard.check()
 
 
+def test_a_guard_is_told_in_time_although_its_engines_loop_is_late(fleet):
+    # The loop that would claim it does not come round; another engine claims it.
+    engine, other = fleet(), fleet()
+    for each in (engine, other):
+        each.beat()
+        each.turn()
+    with (
+        pytest.raises(exceptions.StaleDeadline),
+        engine.live.guard("timer", "k", due_in=1) as guard,
+    ):
+        fleet.clock.advance(0.999)
+        guard.check()
+        fleet.clock.advance(0.001)
+        with pytest.raises(exceptions.StaleDeadline):
+            guard.check()
+        for _ in range(5):
+            fleet.clock.advance(1.5)
+            engine.beat()
+            other.beat()
+            other.turn()
+        other.settle()
+        assert fleet.rows() == []  # its handler has run elsewhere
+        assert engine.live.trusted
+        guard.check()
+
+
 def test_a_guard_may_be_given_more_time(every_fleet):
     fleet, timer = every_fleet, Recorder()
     engine = fleet(timer)
@@ -342,6 +368,59 @@ def test_one_lost_answer_is_nobodys_business(every_fleet, name):
     assert (row.token, row.due_at) == (value.token, value.due_at)
     engine.live.disarm(value)
     assert fleet.rows() == []
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_an_arm_whose_answer_was_lost_is_not_armed_again_when_it_may_be_done(
+    fleet, many
+):
+    # Armed, the answer is lost; it comes due, and is handled; and only then is it
+    # tried again.
+    timer = Recorder()
+    engine, other = fleet(timer), fleet(timer)
+    for each in (engine, other):
+        each.turn()
+
+    def handled():
+        for _ in range(5):
+            fleet.clock.advance(2)
+            engine.beat()
+            other.beat()
+            other.turn()
+        other.settle()
+
+    name = "_arm_batches" if many else "arm"
+    target = engine.parts.owner if many else engine.parts.deadlines
+    Meanwhile(target, name, handled, before=False)
+    Fault(target, name, after=1)
+    with pytest.raises(exceptions.DatabaseError, match="handled since"):
+        if many:
+            engine.live.arm_many([Arm("timer", "k", due_in=3)])
+        else:
+            engine.live.arm("timer", "k", due_in=3)
+    assert timer.keys == ["k"]
+    assert fleet.rows() == []
+
+
+@pytest.mark.parametrize("due", [5.0, 5.1])
+def test_an_arm_that_never_arrived_is_sent_again_while_it_cannot_be_done(fleet, due):
+    # One statement may take 5 seconds.
+    engine = fleet()
+    arm = Fault(engine.parts.deadlines, "arm", before=1)
+    if due > 5:
+        engine.live.arm("timer", "k", due_in=due)
+        assert len(fleet.rows()) == 1 and arm.calls == 2
+    else:
+        with pytest.raises(exceptions.DatabaseError, match="never"):
+            engine.live.arm("timer", "k", due_in=due)
+        assert fleet.rows() == [] and arm.calls == 1
+
+
+def test_an_arm_that_was_refused_for_a_conflict_is_sent_again(fleet):
+    engine = fleet()
+    arm = Fault(engine.parts.deadlines, "arm", before=2, error=Lost)
+    engine.live.arm("timer", "k", due_in=0)
+    assert len(fleet.rows()) == 1 and arm.calls == 3
 
 
 def test_many_armed_at_once_survive_a_lost_answer(every_fleet):

@@ -324,3 +324,67 @@ def test_a_retry_at_a_time_of_its_own(fleet, due_in):
     engine = answered(fleet, Retry("r", due_in=due_in))
     engine.settle()
     assert (fleet.row("k").due_at - fleet.clock.utc).total_seconds() == due_in
+
+
+# --- what ends one claims the next ----------------------------------------------
+
+
+def one_after_the_other(fleet):
+    """The first is answered, and the second is due."""
+    kind = Recorder()
+    engine = fleet(kind)
+    engine.live.arm("timer", "k1", due_in=1)
+    engine.live.arm("timer", "k2", due_in=2)
+    engine.turn()
+    fleet.clock.advance(1)
+    engine.parts.loop.turn()
+    wait_until(lambda: engine.parts.runner.busy and not engine.unanswered)
+    fleet.clock.advance(1)
+    return engine, kind
+
+
+def test_what_ends_one_claims_the_next(every_fleet):
+    engine, kind = one_after_the_other(every_fleet)
+    chain = Fault(engine.parts._claims, "chain")
+    engine.parts.loop.turn()
+    assert chain.calls == 1
+    engine.settle()
+    assert kind.keys == ["k1", "k2"]
+    assert every_fleet.rows() == []
+    assert not engine.parts.runner.busy
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_when_its_answer_is_lost_each_runs_once(every_fleet, when):
+    engine, kind = one_after_the_other(every_fleet)
+    Fault(engine.parts._claims, "chain", **{when: 1})
+    engine.parts.loop.turn()
+    assert engine.parts.runner.has(kind.calls[0][1].id)
+    for _ in range(3):
+        engine.turn()
+        wait_until(lambda: not engine.unanswered)
+    engine.settle()
+    assert kind.keys == ["k1", "k2"]
+    assert kind.calls[1][1].attempts == 1
+    assert every_fleet.rows() == []
+    assert not engine.parts.runner.busy
+
+
+def test_what_was_taken_over_does_not_keep_the_next_from_its_time(fleet, caplog):
+    engine, kind = one_after_the_other(fleet)
+    others = sa.update(D).where(D.c.key == "k1")
+    fleet.execute(others.values(token=new_token(), owner_id="other", state="claimed"))
+    engine.parts.loop.turn()
+    engine.settle()
+    assert "k1 was taken over" in caplog.text
+    assert kind.keys == ["k1", "k2"]
+    assert [row.key for row in fleet.rows()] == ["k1"]
+
+
+def test_an_engine_without_trust_ends_one_and_claims_none(fleet):
+    engine, kind = one_after_the_other(fleet)
+    fleet.clock.advance(60)
+    engine.parts.loop.turn()
+    assert [row.key for row in fleet.rows()] == ["k2"]
+    assert fleet.row("k2").state == "armed"
+    assert kind.keys == ["k1"]

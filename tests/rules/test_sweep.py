@@ -247,6 +247,23 @@ def test_orphans_go_before_what_is_merely_due(every_fleet):
     gate.open.set()
 
 
+@pytest.mark.parametrize("others, begun", [(0, "k0"), (1, "k7")])
+def test_where_others_look_too_the_orphans_are_not_begun_at_the_head(
+    fleet, monkeypatch, others, begun
+):
+    monkeypatch.setattr("liveness.sweep.random.randrange", lambda size: size * 7 // 10)
+    kind = Recorder(when_orphaned="retrigger")
+    dead, engine = fleet(kind), fleet(kind, batch_size=1)
+    for _ in range(others):
+        fleet(kind)
+    for number in range(10):
+        dead.live.arm("timer", f"k{number}", due_in=HOUR)
+    fleet.bury(dead)
+    engine.turn()
+    (claimed,) = [row.key for row in fleet.rows() if row.state == "claimed"]
+    assert claimed == begun
+
+
 def test_no_pass_takes_more_than_a_batch(fleet):
     kind = Recorder(when_orphaned="retrigger")
     dead, engine = fleet(kind), fleet(kind, batch_size=3)
@@ -489,3 +506,33 @@ def test_an_own_claim_that_no_error_told_of_is_found_within_a_lease(fleet):
     fleet.live(36 + 2, engine)
     engine.settle()
     assert timer.keys == ["k"]
+
+
+# --- how large the fleet is ------------------------------------------------------
+
+
+def test_the_fleet_is_as_large_as_the_sweep_saw_it(fleet):
+    engine, other, victim = fleet(), fleet(), fleet()
+    assert engine.live.fleet_size == 1  # it knows of nobody yet
+    engine.turn()
+    assert engine.live.fleet_size == 3
+    other.parts.begin_drain()  # alive, and at work
+    engine.turn()
+    assert engine.live.fleet_size == 3
+    fleet.bury(victim)
+    engine.turn()
+    assert engine.live.fleet_size == 2
+
+
+def test_a_fleet_of_which_one_sees_a_part_is_counted(fleet, monkeypatch):
+    for module in ("detector", "sweep"):
+        monkeypatch.setattr(f"liveness.{module}.WINDOW", 2)
+    engine = fleet()
+    fleets = [fleet() for _ in range(5)]
+    engine.turn()
+    assert engine.live.fleet_size == 6
+    for victim in fleets[1:]:
+        fleet.bury(victim)
+    engine.parts._sweep._next_housekeeping = 0.0
+    engine.turn()
+    assert engine.live.fleet_size == 2

@@ -233,12 +233,10 @@ def _store_url(_obtain, tmp_path_factory) -> Iterator[Callable[[str], str]]:
             if backend == "sqlite":
                 folder = tmp_path_factory.mktemp("store")
                 urls[backend] = f"sqlite:///{folder}/store.db"
+                migration.sync(urls[backend])
             else:
-                server = _obtain(backend)
                 name = f"store_{uuid.uuid4().hex[:12]}"
-                server.create_database(name)
-                urls[backend] = server.url(name)
-            migration.sync(urls[backend])
+                urls[backend] = _obtain(backend).create_schema(name)
         return urls[backend]
 
     yield obtain
@@ -246,7 +244,8 @@ def _store_url(_obtain, tmp_path_factory) -> Iterator[Callable[[str], str]]:
 
 @pytest.fixture
 def store_url(backend: str, _store_url) -> str:
-    """The URL of a database with the tables, shared by the tests of this folder."""
+    """The URL of a database with the tables, shared by the tests of this folder, for an
+    engine's user."""
     return _store_url(backend)
 
 

@@ -24,8 +24,8 @@ class _Pair:
 
 
 class Proxy:
-    """Forwards ``127.0.0.1:port`` to ``host:port`` until closed. All but cut_after_*
-    take effect before they return."""
+    """Forwards ``127.0.0.1:port`` to ``host:port`` until closed; to the socket of that
+    path when ``host`` is one. All but cut_after_* take effect before they return."""
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
@@ -48,6 +48,11 @@ class Proxy:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    def point(self, host: str, port: int) -> None:
+        """Forward new connections there; those that are open stay where they are."""
+        with self._lock:
+            self._target = (host, port)
 
     def cut(self) -> None:
         """Close every connection; new ones are accepted."""
@@ -104,15 +109,28 @@ class Proxy:
     def _accept(self) -> None:
         client, _ = self._listener.accept()
         try:
-            server = socket.create_connection(self._target, 5)
+            server = self._reach(*self._target)
         except OSError:  # as if nobody listened here
             client.close()
             return
         pair = _Pair(client, server)
         self._pairs.add(pair)
         for end in (client, server):
-            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if end.family != socket.AF_UNIX:
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._selector.register(end, selectors.EVENT_READ, pair)
+
+    @staticmethod
+    def _reach(host: str, port: int) -> socket.socket:
+        if not host.startswith("/"):
+            return socket.create_connection((host, port), 5)
+        made = socket.socket(socket.AF_UNIX)
+        try:
+            made.connect(host)
+        except OSError:
+            made.close()
+            raise
+        return made
 
     def _forward(self, pair: _Pair, source: socket.socket) -> None:
         from_client = source is pair.client

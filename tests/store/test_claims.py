@@ -214,6 +214,55 @@ def test_a_stale_value_does_not_hide_behind_another_rows_token(store):
     assert store.row("old").state == ARMED
 
 
+# --- chain ------------------------------------------------------------------
+
+
+def chain(store: Store, done, found, again=False):
+    with store.connect() as connection:
+        return store.claims.chain(connection, ME, done, again, found)
+
+
+def test_what_is_done_goes_and_what_is_due_is_claimed(store):
+    done = [store.claimed(f"done{n}") for n in range(3)]
+    due = store.arm_many(*(store.new(f"due{n}", due=0.0) for n in range(3)))
+    stale, claimed = chain(store, done, due)
+    assert stale == set()
+    assert claimed == [store.row(value.key) for value in due]
+    assert {value.state for value in claimed} == {CLAIMED}
+    assert [store.find(value.key) for value in done] == [None] * 3
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_chain_tells_which_of_them_were_stale(store, count):
+    done = [store.claimed(f"done{n}") for n in range(count)]
+    store.set_row(done[-1], owner_id="other", token=99)
+    before = store.row(done[-1].key)
+    due = store.arm("due")
+    stale, claimed = chain(store, done, [due])
+    assert stale == {done[-1].id}
+    assert store.row(done[-1].key) == before
+    assert claimed == [store.row("due")]
+
+
+def test_a_chain_tells_which_of_them_were_claimed(store):
+    done = store.claimed("done")
+    due = [store.arm("due", due=0.0), store.arm("later", due=9.0)]
+    taken = store.arm("taken")
+    store.set_row(taken, token=99)
+    stale, claimed = chain(store, [done], [*due, taken])
+    assert stale == set()
+    assert claimed == [store.row("due")]
+    assert chain(store, [done], due[1:], again=True) == (set(), [])
+    assert store.row("later").state == ARMED
+
+
+def test_a_chain_that_was_sent_before_changes_nothing(store):
+    done, due = store.claimed("done"), store.arm("due")
+    _, claimed = chain(store, [done], [due])
+    assert chain(store, [done], [due], again=True) == (set(), [])
+    assert [store.row("due")] == claimed
+
+
 # --- claim_overdue ----------------------------------------------------------
 
 

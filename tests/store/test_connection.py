@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import select
 import socket
 import threading
 import time
@@ -157,6 +158,31 @@ def test_a_beat_through_a_hanging_server_ends_and_the_next_one_counts(server, st
         assert time.monotonic() < wait
     assert store.engine_row(ME).alive and not engine.trust.fenced
     engine.abandon()
+
+
+@servers_only
+def test_a_connection_that_the_server_closed_is_replaced_before_it_is_used(
+    database, store, backend
+):
+    kill = {"mariadb": "KILL {}", "postgresql": "SELECT pg_terminate_backend({})"}
+    which = {
+        "mariadb": "SELECT CONNECTION_ID()",
+        "postgresql": "SELECT pg_backend_pid()",
+    }
+    pool = database.pool(1)
+    with pool.connect() as connection:
+        first = connection.exec_driver_sql(which[backend]).scalar_one()
+        link = connection.connection.dbapi_connection
+    with store.host() as host:
+        host.exec_driver_sql(kill[backend].format(first))
+    fileno = getattr(link, "_sock", link).fileno()
+    with ends_within(5):
+        poll = select.poll()
+        poll.register(fileno, select.POLLRDHUP)
+        assert poll.poll(5000)
+    with pool.connect() as connection:
+        second = connection.exec_driver_sql(which[backend]).scalar_one()
+    assert second != first
 
 
 @servers_only
@@ -354,10 +380,10 @@ class GeneralLog:
         self._server.admin("SET GLOBAL general_log = ON")
 
     def sent(self) -> list[str]:
-        """Commands of the user of the tests, in order."""
+        """Commands of the engine's user, in order."""
         rows = self._server.admin(
             "SELECT command_type, CAST(argument AS CHAR) FROM mysql.general_log"
-            f" WHERE user_host LIKE '{self._server.user}%' ORDER BY event_time"
+            f" WHERE user_host LIKE '{self._server.engine}%' ORDER BY event_time"
         )
         return [text if kind == "Query" else kind for kind, text in rows]
 

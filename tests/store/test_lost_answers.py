@@ -111,6 +111,19 @@ def test_a_claim_whose_answer_was_lost_is_held_by_the_next_sweep(
     assert held.attempts == 1
 
 
+def test_a_chain_whose_answer_was_lost_did_both(store, proxy, far):
+    mark = b"WITH gone" if far.backend == "postgresql" else b"COMMIT"
+    done, due = store.claimed("done"), store.arm("due")
+    with far.connect() as connection, lost(proxy, mark):
+        far.claims.chain(connection, ME, [done], False, [due])
+    assert store.find("done") is None
+    (found,) = far.find_work().held
+    with far.connect() as connection:
+        assert far.deadlines.complete(connection, [done], again=True) == set()
+        (held,) = far.claims.adopt_lost(connection, ME, [found])
+    assert held.attempts == 1
+
+
 def test_a_claim_that_never_arrived_is_not_held(store, proxy, far):
     value = store.arm(owner="gone")
     with far.connect() as connection, pytest.raises(Exception) as caught:

@@ -320,6 +320,17 @@ def test_completing_goes_by_primary_key(store, plan, count):
     by_key_only(plan, DEADLINE, count)
 
 
+@pytest.mark.parametrize("count", [1, LIMIT])
+def test_a_chain_goes_by_primary_key(store, plan, count):
+    with store.connect() as connection:
+        due = store.arm_many(*(new(store) for _ in range(count)))
+        done = store.claims.claim_own(connection, ME, due)
+    found = store.arm_many(*(new(store) for _ in range(count)))
+    stale, claimed = plan.run(lambda c: store.claims.chain(c, ME, done, False, found))
+    assert (stale, len(claimed)) == (set(), count)
+    by_key_only(plan, DEADLINE, 2 * count)
+
+
 def test_moving_and_extending_go_by_primary_key(store, plan):
     value = store.arm_many(new(store))[0]
 

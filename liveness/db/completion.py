@@ -1,0 +1,61 @@
+"""The end of deadlines that are done: their rows go, if nobody took them over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from liveness.db import tables
+from liveness.db.prepared import Prepared, Statements
+from liveness.db.rows import among, looked_at, numbers_of, unchanged
+from liveness.model import Deadline
+
+D = tables.deadline
+
+DONE = "done_"
+"""Before the names of the parameters."""
+
+
+class Completion:
+    """Deletes rows of one owner, alone or in a statement with more."""
+
+    def __init__(self) -> None:
+        self._statements = Statements()
+
+    def run(
+        self, connection: sa.Connection, deadlines: Sequence[Deadline], again: bool
+    ) -> set[int]:
+        """See :meth:`liveness.db.deadlines.Deadlines.complete`."""
+        statement = self._statements.get(
+            "delete",
+            connection.dialect,
+            lambda: Prepared(deletion(connection), connection.dialect),
+        )
+        gone = statement.execute(connection, parameters(deadlines)).rowcount
+        return stale(connection, deadlines, gone, again)
+
+
+def deletion(connection: sa.Connection) -> sa.Delete:
+    """Of the rows of which :func:`parameters` has the newest values."""
+    owner = looked_at(D.c.owner_id) == sa.bindparam(f"{DONE}owner")
+    return sa.delete(D).where(unchanged(connection, DONE), owner)
+
+
+def parameters(deadlines: Sequence[Deadline]) -> dict[str, Any]:
+    """What :func:`deletion` needs; all ``deadlines`` have one owner."""
+    return {f"{DONE}owner": deadlines[0].owner_id, **numbers_of(deadlines, DONE)}
+
+
+def stale(
+    connection: sa.Connection, deadlines: Sequence[Deadline], gone: int, again: bool
+) -> set[int]:
+    """The ids of those that were not deleted, of which ``gone`` rows were."""
+    ids = [deadline.id for deadline in deadlines]
+    if gone == len(ids):
+        return set()
+    if len(ids) == 1 and not again:
+        return set(ids)
+    left = sa.select(D.c.id).where(among(connection, D.c.id, "ids"))
+    return set(connection.execute(left, {"ids": ids}).scalars())
