@@ -16,6 +16,7 @@ import glob
 import os
 import pwd
 import random
+import re
 import select
 import shutil
 import signal
@@ -23,9 +24,13 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
+
+from tests.proc import Process, gone, until
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+RIGHTS = os.path.join(ROOT, "doc/source/databases.rst")
 
 START_SECONDS = 60
 STOP_SECONDS = 30
@@ -33,71 +38,6 @@ STOP_SECONDS = 30
 
 class ServerError(Exception):
     pass
-
-
-class Process(NamedTuple):
-    """A pid alone may be somebody else by now; the start time tells."""
-
-    pid: int
-    started: str
-
-    @classmethod
-    def of(cls, pid: int) -> Process:
-        stat = _stat(pid)
-        return cls(pid, stat.started if stat else "")
-
-    @property
-    def state(self) -> str | None:
-        stat = _stat(self.pid)
-        if stat is None or stat.started != self.started or stat.state in "ZX":
-            return None
-        return stat.state
-
-    def send(self, signum: int) -> None:
-        if self.state is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signum)
-
-    def family(self) -> list[Process]:
-        """This process, then its children."""
-        if self.state is None:
-            return []
-        pids = (int(name) for name in os.listdir("/proc") if name.isdigit())
-        found = [self]
-        for pid in pids:
-            stat = _stat(pid)
-            if stat is not None and stat.parent == self.pid:
-                found.append(Process(pid, stat.started))
-        return found
-
-
-class _Stat(NamedTuple):
-    state: str
-    parent: int
-    started: str
-
-
-def _stat(pid: int) -> _Stat | None:
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-            # The command's name may itself hold blanks and brackets.
-            fields = file.read().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return _Stat(fields[0], int(fields[1]), fields[19])
-
-
-def _until(condition, seconds: float) -> bool:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True
-
-
-def _gone(processes: list[Process], seconds: float) -> bool:
-    return _until(lambda: not any(p.state for p in processes), seconds)
 
 
 def _free_port() -> int:
@@ -140,7 +80,11 @@ class Server:
     driver: str
     options = ""
     user = "liveness"
+    """Owns the databases: it may make tables, as the user of `db sync` does."""
+    engine = "engine"
+    """Has the rights that doc/source/databases.rst lists, and no other."""
     password = "not-a-secret-9c1f"
+    max_connections = 300
 
     def __init__(self) -> None:
         self.folder: str | None = None
@@ -166,6 +110,40 @@ class Server:
         """Drop it, and whoever is still connected to it."""
         raise NotImplementedError
 
+    def grants(self, name: str) -> list[str]:
+        """The statements of the documentation that give an engine's user its rights on
+        the tables of a database."""
+        with open(RIGHTS, encoding="utf-8") as file:
+            blocks = re.findall(r"code-block:: sql\n\n((?: {3}.*\n)+)", file.read())
+        ours = f"TO {self._quoted_engine}"
+        statements = [s.strip() for block in blocks for s in block.split(";")]
+        return [s.replace("shop.", f"`{name}`.") for s in statements if ours in s]
+
+    _quoted_engine: str
+
+    def create_schema(self, name: str) -> str:
+        """Make a database that has the tables; the URL of an engine's user."""
+        if not self._template:
+            from liveness.db import migration
+
+            self._template = "liveness_template"
+            self.create_database(self._template)
+            migration.sync(self.url(self._template))
+            self._grant(self._template)
+        self._copy(self._template, name)
+        return self.url(name, user=self.engine)
+
+    _template = ""
+
+    def _grant(self, name: str) -> None:
+        for grant in self.grants(name):
+            self.admin(grant, name)
+
+    def _copy(self, template: str, name: str) -> None:
+        """Make a database like `template`, rights and all: quicker than to walk through
+        the migrations once more."""
+        raise NotImplementedError
+
     def _initialise(self) -> None:
         raise NotImplementedError
 
@@ -179,7 +157,12 @@ class Server:
     _abort_signal: int
 
     def _run_as(self) -> dict[str, Any]:
+        """How ``subprocess`` has to start it: as whom, with which environment."""
         return {}
+
+    def _check_ready(self) -> None:
+        """Raise unless it does its work."""
+        self.admin("SELECT 1")
 
     # What is the same for all.
 
@@ -247,11 +230,11 @@ class Server:
         process = self.process
         # The postmaster first: a stopped one starts no more children.
         process.send(signal.SIGSTOP)
-        _until(lambda: process.state in (None, "T"), STOP_SECONDS)
+        until(lambda: process.state in (None, "T"), STOP_SECONDS)
         family = process.family()
         for member in family:
             member.send(signal.SIGSTOP)
-        if not _until(lambda: all(p.state in (None, "T") for p in family), 10):
+        if not until(lambda: all(p.state in (None, "T") for p in family), 10):
             raise ServerError(f"{self} cannot be paused")
 
     def resume(self) -> None:
@@ -298,13 +281,14 @@ class Server:
         self._owner = os.getpid()
         atexit.register(self._close_at_exit)
         run_as = self._run_as()
-        if run_as:
+        if "user" in run_as:
             os.chown(self.folder, run_as["user"], run_as["group"])
         # SIGKILL runs no atexit, and PR_SET_PDEATHSIG goes by the thread that
         # started the server and is lost with a change of user. A process that
         # waits for the end of this one has neither weakness.
         self._watcher = subprocess.Popen(
-            [sys.executable, "-I", __file__, str(self._owner), self.folder],
+            [sys.executable, "-m", "tests.servers", str(self._owner), self.folder],
+            cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -358,13 +342,13 @@ class Server:
             if not self.running:
                 return True
             try:
-                self.admin("SELECT 1")
+                self._check_ready()
             except Exception as exc:
                 last = str(exc).strip()
                 return False
             return True
 
-        answered = _until(ready, START_SECONDS)
+        answered = until(ready, START_SECONDS)
         if answered and self.running:
             return
         if not self.running:
@@ -390,7 +374,7 @@ class Server:
         # PostgreSQL does not start again while a child of the last one lives.
         for member in family:
             member.send(signal.SIGKILL)
-        _gone(family, STOP_SECONDS)
+        gone(family, STOP_SECONDS)
         self._popen = None
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path("watched"))
@@ -401,9 +385,12 @@ class MariaDB(Server):
     label = "MariaDB"
     install = "apt-get install mariadb-server-core mariadb-client-core"
     driver = "mysql+pymysql"
-    options = "?charset=utf8mb4"
+    # Without TLS, for which PyMySQL would read every certificate of the host at each
+    # connection: 40 ms.
+    options = "?charset=utf8mb4&ssl_disabled=1"
     _stop_signal = signal.SIGTERM
     _abort_signal = signal.SIGKILL
+    _quoted_engine = "'engine'@'%'"
 
     @classmethod
     def available(cls) -> str | None:
@@ -420,6 +407,7 @@ class MariaDB(Server):
             user="root",
             database=database,
             charset="utf8mb4",
+            ssl_disabled=True,
             autocommit=True,
             connect_timeout=5,
             read_timeout=STOP_SECONDS,
@@ -437,6 +425,17 @@ class MariaDB(Server):
         # read_only, nor the lack of a privilege.
         self.admin(f"GRANT ALL ON `{name}`.* TO '{self.user}'@'%'")
 
+    def _copy(self, template: str, name: str) -> None:
+        self.create_database(name)
+        for (table,) in self.admin("SHOW TABLES", template):
+            (_, create) = self.admin(f"SHOW CREATE TABLE `{table}`", template)[0]
+            self.admin(create, name)
+            if table.endswith("version"):
+                self.admin(
+                    f"INSERT `{table}` SELECT * FROM `{template}`.`{table}`", name
+                )
+        self._grant(name)
+
     def drop_database(self, name: str) -> None:
         # A session that holds a metadata lock on a table would make the drop
         # wait for a day.
@@ -449,6 +448,11 @@ class MariaDB(Server):
         self.admin(f"DROP DATABASE IF EXISTS `{name}`")
         with contextlib.suppress(Exception):
             self.admin(f"REVOKE ALL ON `{name}`.* FROM '{self.user}'@'%'")
+        # What was granted outlives what it was granted on.
+        for grant in self.grants(name):
+            revoke = grant.replace("GRANT", "REVOKE", 1).replace(" TO ", " FROM ")
+            with contextlib.suppress(Exception):  # it had no tables
+                self.admin(revoke)
 
     def _settings(self) -> list[str]:
         settings = [
@@ -488,13 +492,15 @@ class MariaDB(Server):
             "--bind-address=127.0.0.1",
             "--skip-name-resolve",
             "--skip-log-bin",
-            "--max-connections=300",
+            f"--max-connections={self.max_connections}",
             "--character-set-server=utf8mb4",
             "--innodb-flush-log-at-trx-commit=2",
+            "--debug-no-sync",
         ]
 
     def _create_user(self) -> None:
-        self.admin(f"CREATE USER '{self.user}'@'%' IDENTIFIED BY '{self.password}'")
+        for user in (self.user, self.engine):
+            self.admin(f"CREATE USER '{user}'@'%' IDENTIFIED BY '{self.password}'")
 
 
 class PostgreSQL(Server):
@@ -504,6 +510,7 @@ class PostgreSQL(Server):
     system_user = "postgres"
     _stop_signal = signal.SIGINT
     _abort_signal = signal.SIGQUIT
+    _quoted_engine = "engine"
 
     @classmethod
     def _binary(cls, name: str) -> str | None:
@@ -560,6 +567,11 @@ class PostgreSQL(Server):
     def create_database(self, name: str) -> None:
         self.admin(f'CREATE DATABASE "{_name(name)}" OWNER "{self.user}"')
 
+    def _copy(self, template: str, name: str) -> None:
+        self.admin(
+            f'CREATE DATABASE "{_name(name)}" OWNER "{self.user}" TEMPLATE "{template}"'
+        )
+
     def drop_database(self, name: str) -> None:
         self.admin(f'DROP DATABASE IF EXISTS "{_name(name)}" WITH (FORCE)')
 
@@ -586,7 +598,7 @@ class PostgreSQL(Server):
             "listen_addresses": "127.0.0.1",
             "port": self.port,
             "unix_socket_directories": self.folder,
-            "max_connections": 300,
+            "max_connections": self.max_connections,
             "shared_buffers": "64MB",
             "fsync": "off",
             # A small /dev/shm, as containers have, would not hold it; and what
@@ -597,7 +609,8 @@ class PostgreSQL(Server):
         return [program, "-D", self._path("data"), *options]
 
     def _create_user(self) -> None:
-        self.admin(f"CREATE ROLE \"{self.user}\" LOGIN PASSWORD '{self.password}'")
+        for user in (self.user, self.engine):
+            self.admin(f"CREATE ROLE \"{user}\" LOGIN PASSWORD '{self.password}'")
 
 
 def _watch(parent: int, folder: str) -> None:
@@ -614,15 +627,15 @@ def _watch(parent: int, folder: str) -> None:
     except FileNotFoundError:
         pass
     else:
-        family = Process(int(pid), started).family()
+        family = Process(int(pid), int(started)).family()
         for member in reversed(family):
             member.send(signal.SIGCONT)
         for member in family[:1]:
             member.send(int(abort))
-        if not _gone(family, 5):
+        if not gone(family, 5):
             for member in family:
                 member.send(signal.SIGKILL)
-            _gone(family, 5)
+            gone(family, 5)
     shutil.rmtree(folder, ignore_errors=True)
 
 
