@@ -1,0 +1,161 @@
+"""Peers: other systems doing the same, on the same PostgreSQL (or Redis), in this run.
+
+Jobs that do nothing: how many a second from the first call to the last (without those
+that were fetched before), what they cost in CPU, and how late one is that is due at a
+time. Each is set up for speed as its own
+documentation says; the notes say what it promises when a worker dies.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from bench import lateness, machine, rows, throughput
+from bench.context import Context
+from bench.crew import Lost, crew_on
+from bench.peers import measure
+from bench.rounds import Row, percentile, row
+
+BATCH = 500
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    rounds: int
+    count: int
+    processes: tuple[int, ...]
+    late: int
+    seconds: float
+
+
+SIZES = {
+    "quick": Size(1, 400, (1,), 100, 4),
+    "full": Size(3, 20_000, (1, 2), 2000, 20),
+}
+
+
+def run(context: Context) -> Iterator[Row]:
+    if "postgresql" not in context.databases or not context.peers:
+        return
+    size: Size = context.size
+    try:
+        peers = measure.set_up(context.peers, context.tell)
+    except measure.Missing as error:
+        print(f"No peers: {error}", file=sys.stderr)
+        return
+    for processes in size.processes:
+        yield from _throughput(context, peers, processes)
+    yield from _lateness(context, peers)
+
+
+def _throughput(
+    context: Context, peers: list[measure.Peer], processes: int
+) -> Iterator[Row]:
+    """One row each; the floor is the raw driver, as in the part throughput."""
+    size: Size = context.size
+    load = machine.load()
+    floors: list[throughput.Run] = []
+    ours: list[throughput.Run] = []
+    theirs: dict[str, list[Any]] = {}
+    fit = [peer for peer in peers if peer.most >= processes]
+    for number in range(size.rounds):
+        where = f"peers, {processes} processes, round {number + 1}"
+        context.tell(f"{where}: liveness")
+        bare, own = _own(context, processes)
+        floors.append(bare)
+        ours.append(own)
+        for peer in fit:
+            context.tell(f"{where}: {peer.name}")
+            found = _tried(
+                lambda peer=peer: measure.throughput(
+                    peer, context.servers, size.count, processes
+                )
+            )
+            if found is not None:
+                theirs.setdefault(peer.name, []).append(found)
+    name = f"{processes} process{'es' * (processes > 1)}"
+    rates = [r.rate for r in floors]
+    medians = [statistics.median(r for r, _ in found) for found in theirs.values()]
+    fastest = max(medians, default=None)
+    yield row(f"liveness, {name}", "postgresql", "/s", [r.rate for r in ours], rates)
+    if fastest is not None:
+        yield row(
+            f"liveness, {name}, to the fastest peer",
+            "postgresql",
+            "/s",
+            [r.rate for r in ours],
+            [fastest] * len(ours),
+            goal="ratio >= 1.2",
+            load=load,
+        )
+    cpu = [r.cpu for r in ours]
+    yield row(f"liveness, {name}: CPU per 1,000", "postgresql", "s", cpu, load=load)
+    for peer in fit:
+        found = theirs.get(peer.name)
+        if not found:
+            continue
+        where = "redis" if peer.broker else "postgresql"
+        note = f"a job whose worker dies: {peer.promise}"
+        if not peer.safe:
+            note = f"loses work; {note}"
+        label = f"{peer.name}{'' if peer.safe else ' (!)'}, {name}"
+        values = [rate for rate, _ in found]
+        yield row(
+            label, where, "/s", values, rates[: len(values)], load=load, note=note
+        )
+        costs = [cost for _, cost in found]
+        yield row(f"{label}: CPU per 1,000", where, "s", costs, load=load)
+
+
+def _own(context: Context, processes: int) -> tuple[throughput.Run, throughput.Run]:
+    """The floor and this program: rows that anybody may claim, as in a queue."""
+    size: Size = context.size
+    count = max(size.count, 4 * BATCH * processes)
+    with context.servers.place("postgresql") as place, crew_on(place) as crew:
+        floors = crew.floors(processes)
+        engines = crew.engines(processes, batch_size=BATCH)
+        rows.clear_deadlines(place)
+        bare = throughput._bare(crew, floors, "anybody's", count, BATCH)
+        own = throughput._ours(crew, engines, "anybody's", count)
+        return bare, own
+
+
+def _lateness(context: Context, peers: list[measure.Peer]) -> Iterator[Row]:
+    size: Size = context.size
+    load = machine.load()
+    late: dict[str, list[list[float]]] = {}
+    for number in range(size.rounds):
+        where = f"peers, lateness, round {number + 1}"
+        context.tell(f"{where}: liveness")
+        alone = lateness.Size(1, size.late, size.seconds, (), 0, 0, 0)
+        with context.servers.place("postgresql") as place, crew_on(place) as crew:
+            own = lateness._ours(crew, alone, "nothing else")
+        late.setdefault("liveness", []).append(own.late)
+        for peer in peers:
+            context.tell(f"{where}: {peer.name}")
+            found = _tried(
+                lambda peer=peer: measure.lateness(
+                    peer, context.servers, size.late, size.seconds
+                )
+            )
+            if found is not None:
+                late.setdefault(peer.name, []).append(found)
+    for name, runs in late.items():
+        peer = measure.PEERS.get(name)
+        where = "redis" if peer and peer.broker else "postgresql"
+        for share in (0.5, 0.99):
+            values = [percentile(found, share) for found in runs]
+            yield row(f"{name}: late, p{share * 100:g}", where, "ms", values, load=load)
+
+
+def _tried(measured: Callable[[], Any]) -> Any:
+    """What was measured; None, and a word on stderr, when the peer did not do it."""
+    try:
+        return measured()
+    except (measure.Missing, Lost) as error:
+        print(f"\nNot measured: {error}", file=sys.stderr)
+        return None

@@ -1,0 +1,67 @@
+"""One raw connection in a process of its own: ``python -m bench.floor.worker
+mariadb URL``. It answers lines of JSON as :mod:`bench.worker` does."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from bench.floor import floor_on
+from bench.worker import cpu, say, serve
+from tests.processes.program import die_with_parent
+
+
+class Commands:
+    def __init__(self, database: str, url: str) -> None:
+        self._floor = floor_on(database, url)
+
+    def chain(self, batch: int, owner: str | None) -> dict[str, Any]:
+        """Claim and settle what is due, batch by batch, until there is no more."""
+        began, used, count = time.time(), cpu(), 0
+        done: list[int] = []
+        while True:
+            ids = self._floor.chain(done, batch, owner)
+            count += len(ids)
+            if not ids:
+                break
+            done = ids
+        return {
+            "began": began,
+            "ended": time.time(),
+            "cpu": cpu() - used,
+            "count": count,
+        }
+
+    def take(self, dead: str, me: str, batch: int) -> dict[str, Any]:
+        """Take over what ``dead`` owns, batch by batch."""
+        began, count = time.time(), 0
+        while taken := self._floor.take(dead, me, batch):
+            count += taken
+        return {"began": began, "ended": time.time(), "count": count}
+
+    def fire(self, rows: list[tuple[int, float]]) -> dict[str, Any]:
+        """Sleep until each (id, due) is due, claim it by its key, note how late."""
+        late = []
+        used = cpu()
+        for row_id, due in sorted(rows, key=lambda row: row[1]):
+            time.sleep(max(0.0, due - time.time()))
+            while not self._floor.claim_one(row_id):
+                time.sleep(0.0002)
+            late.append(time.time() - due)
+            self._floor.disarm(row_id)
+        return {"late": late, "cpu": cpu() - used}
+
+
+def main(argv: Sequence[str]) -> int:
+    die_with_parent()
+    commands = Commands(*argv)
+    say({"pid": os.getpid()})
+    serve({name: getattr(commands, name) for name in ("chain", "take", "fire")})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

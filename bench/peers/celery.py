@@ -1,0 +1,54 @@
+"""Celery on Redis: ETA, ``acks_late``, a prefetch that does not starve it."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+import celery
+from celery.signals import worker_ready
+
+from bench.peers import reporter
+
+app = celery.Celery("bench", broker=sys.argv[2] if len(sys.argv) > 2 else "memory://")
+app.conf.update(
+    task_acks_late=True,
+    task_ignore_result=True,
+    worker_prefetch_multiplier=0,  # ETA tasks wait in the worker
+    worker_disable_rate_limits=True,
+    worker_send_task_events=False,
+    worker_redirect_stdouts=False,  # the answers go there
+    broker_connection_retry_on_startup=True,
+    broker_transport_options={"visibility_timeout": 3600},
+)
+
+
+@app.task(name="noop")
+def noop(payload: dict[str, Any]) -> None:
+    reporter.called(payload)
+
+
+def prepare(url: str) -> None:
+    """Redis needs nothing."""
+
+
+def fill(url: str, payloads: list[dict[str, Any]]) -> None:
+    for payload in payloads:
+        noop.apply_async([payload], eta=datetime.fromtimestamp(payload["due"], UTC))
+
+
+def work(url: str) -> None:
+    @worker_ready.connect(weak=False)
+    def ready(**_: Any) -> None:
+        reporter.serve()
+
+    # Threads: so that what ran is noted in this process.
+    app.worker_main(
+        ["--quiet", "worker", "--pool=threads", "--concurrency=8", "--loglevel=ERROR"]
+        + ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+    )
+
+
+if __name__ == "__main__":
+    reporter.main(prepare, fill, work)

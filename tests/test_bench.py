@@ -1,0 +1,93 @@
+"""The benchmark's arithmetic, and that its parts are what the command line says."""
+
+import importlib
+
+import pytest
+
+from bench import __main__ as bench
+from bench import report, rounds
+from bench.counters import Counted
+
+
+@pytest.mark.parametrize("part", bench.PARTS)
+def test_every_part_has_both_sizes(part):
+    module = importlib.import_module(f"bench.{part}")
+    assert module.SIZES.keys() == {"quick", "full"}
+    assert type(module.SIZES["quick"]) is type(module.SIZES["full"])
+    assert callable(module.run)
+
+
+def test_a_part_that_there_is_not(capsys):
+    assert bench.main(["speed"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_ratio_is_formed_round_by_round():
+    made = rounds.row(
+        "x", "sqlite", "/s", [10, 30, 50], [20, 30, 40], goal="ratio >= 0.8"
+    )
+    assert (made.value, made.floor, made.ratio) == (30, 30, 1.0)
+    assert made.spread == (0.5, 1.25)
+    assert made.met is True
+
+
+def test_a_goal_is_met_at_its_limit_and_not_beyond():
+    def met(value):
+        return rounds.row("x", "sqlite", "ms", [value], goal="value <= 5").met
+
+    assert met(5) is True
+    assert met(5.001) is False
+
+
+def test_a_ratio_without_a_floor_is_not_judged():
+    assert rounds.row("x", "sqlite", "/s", [1], goal="ratio >= 0.8").met is None
+
+
+@pytest.mark.parametrize("goal", ["ratio > 1", "speed >= 1", "ratio >= fast"])
+def test_no_goal(goal):
+    with pytest.raises(ValueError):
+        rounds.Goal.parse(goal)
+
+
+def test_rounds_take_turns_at_being_first():
+    called = []
+    found = rounds.interleave(
+        3, {name: lambda name=name: called.append(name) or 1.0 for name in "ab"}
+    )
+    assert called == ["a", "b", "b", "a", "a", "b"]
+    assert found == {"a": [1.0] * 3, "b": [1.0] * 3}
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"), [(0.0, 1), (0.5, 51), (0.99, 100), (1.0, 100)]
+)
+def test_percentiles_are_values_that_were_measured(share, expected):
+    assert rounds.percentile(range(1, 101), share) == expected
+
+
+def test_counters_are_told_apart_one_by_one():
+    difference = Counted(3, 20, 7, 5, 6, 2.5) - Counted(1, 5, 7, 1, 1, 0.5)
+    assert difference == Counted(2, 15, 0, 4, 5, 2.0)
+
+
+def test_results_of_other_databases_stay(tmp_path):
+    def save(database, value):
+        made = [rounds.row("x", database, "/s", [value], [4.0])]
+        return report.save("part", {"at": "now"}, made, tmp_path)
+
+    save("sqlite", 1.0)
+    save("mariadb", 2.0)
+    path = save("sqlite", 3.0)
+    found = {made.database: made.value for made in report.load(path)}
+    assert found == {"sqlite": 3.0, "mariadb": 2.0}
+
+
+def test_tables_have_aligned_columns():
+    made = [
+        rounds.row("one", "sqlite", "/s", [1234.5]),
+        rounds.row("another", "mariadb", "ms", [0.5], [0.25], goal="ratio <= 1.5"),
+    ]
+    head, first, second = report.table(made).splitlines()
+    assert head.index("unit") == first.index("/s") == second.index("ms")
+    assert "1,234" in first and "NO" in second
+    assert report.markdown(made).count("|---") == len(report.HEADS) - 1
