@@ -9,14 +9,21 @@ is set.
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import sys
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from tests import servers
+
+# A shell that runs this in its background has SIGINT ignored, here and in all children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BACKENDS = ("sqlite", "mariadb", "postgresql")
 _CLASSES = {"mariadb": servers.MariaDB, "postgresql": servers.PostgreSQL}
@@ -25,6 +32,13 @@ _MISSING = "NO SERVER: "
 
 def _required() -> bool:
     return os.environ.get("LIVENESS_REQUIRE_SERVERS", "") not in ("", "0")
+
+
+def lacking(reason: str) -> NoReturn:
+    """Skip this test aloud, or fail it where nothing may be lacking."""
+    if _required():
+        pytest.fail(_MISSING + reason, pytrace=False)
+    pytest.skip(_MISSING + reason)
 
 
 @pytest.fixture(scope="session")
@@ -95,6 +109,13 @@ def _fresh_url(server: servers.Server) -> Iterator[str]:
     server.drop_database(name)
 
 
+def _fresh_schema(server: servers.Server) -> Iterator[str]:
+    name = f"liveness_{uuid.uuid4().hex[:12]}"
+    yield server.create_schema(name)
+    server.restore()
+    server.drop_database(name)
+
+
 @pytest.fixture
 def sqlite_url(tmp_path) -> str:
     return f"sqlite:///{tmp_path}/liveness.db"
@@ -112,25 +133,55 @@ def postgresql_url(postgresql) -> Iterator[str]:
 
 @pytest.fixture
 def database_url(backend: str, request: pytest.FixtureRequest) -> str:
-    """The URL of a fresh, empty database on `backend`."""
+    """The URL of a fresh, empty database on `backend`, for the user who owns it."""
     return request.getfixturevalue(f"{backend}_url")
 
 
 @pytest.fixture
-def schema_url(database_url: str) -> str:
-    """The URL of a fresh database that has the tables and no rows."""
-    from liveness.db import migration
-
-    migration.sync(database_url)
-    return database_url
+def schema_url(request: pytest.FixtureRequest, backend: str) -> str:
+    """The URL of a fresh database that has the tables and no rows, for an engine's
+    user: one that has the rights that the documentation names, and no other."""
+    return request.getfixturevalue(f"{backend}_schema_url")
 
 
 @pytest.fixture
-def synced(sqlite_url: str) -> str:
-    """The URL of a fresh SQLite database that has the tables and no rows."""
+def owned_url(schema_url: str, server: servers.Server | None) -> str:
+    """The same database as `schema_url`, for the user who may change its tables."""
+    if server is None:
+        return schema_url
+    return server.url(schema_url.rpartition("/")[2].partition("?")[0])
+
+
+@pytest.fixture
+def sqlite_schema_url(synced: str) -> str:
+    return synced
+
+
+@pytest.fixture
+def mariadb_schema_url(mariadb) -> Iterator[str]:
+    yield from _fresh_schema(mariadb)
+
+
+@pytest.fixture
+def postgresql_schema_url(postgresql) -> Iterator[str]:
+    yield from _fresh_schema(postgresql)
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite database that has the tables and no rows, to be copied: quicker than
+    to walk through the migrations once more."""
     from liveness.db import migration
 
-    migration.sync(sqlite_url)
+    path = tmp_path_factory.mktemp("template") / "template.db"
+    migration.sync(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def synced(sqlite_url: str, sqlite_template: Path) -> str:
+    """The URL of a fresh SQLite database that has the tables and no rows."""
+    shutil.copy(sqlite_template, sqlite_url.removeprefix("sqlite:///"))
     return sqlite_url
 
 

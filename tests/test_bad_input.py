@@ -305,9 +305,7 @@ def test_settings_that_are_printed_hold_no_password():
 
 def test_a_running_engine_logs_no_password(real_server, request, caplog):
     caplog.set_level(logging.DEBUG, logger="liveness")
-    fixture = {"MariaDB": "mariadb_url", "PostgreSQL": "postgresql_url"}
-    url = request.getfixturevalue(fixture[real_server.label])
-    migration.sync(url)
+    url = request.getfixturevalue(f"{real_server.label.lower()}_schema_url")
     live = Liveness(
         Settings.of(
             connection=url,
@@ -330,24 +328,26 @@ def test_a_running_engine_logs_no_password(real_server, request, caplog):
     no_secret(caplog.text)
 
 
-def arm_without_table(url, payload):
+def arm_without_table(url, owned_url, payload):
     driven = Driven(url, handlers=(Recorder(),))
-    run(url, "DROP TABLE liveness_deadline")
+    run(owned_url, "DROP TABLE liveness_deadline")
     with pytest.raises(Exception) as caught:
         driven.live.arm("timer", "k", due_in=1, payload=payload)
     driven.abandon()
     return caught.value
 
 
-def test_a_database_error_of_an_arm_does_not_show_the_payload(schema_url, caplog):
+def test_a_database_error_of_an_arm_does_not_show_the_payload(
+    schema_url, owned_url, caplog
+):
     caplog.set_level(logging.DEBUG)
-    error = arm_without_table(schema_url, {"token": SECRET})
+    error = arm_without_table(schema_url, owned_url, {"token": SECRET})
     no_secret("".join(traceback.format_exception(error)) + caplog.text)
     assert "exception wrapped" not in caplog.text
 
 
-def test_a_database_error_of_an_arm_is_ours_in_one_line(schema_url):
-    error = arm_without_table(schema_url, None)
+def test_a_database_error_of_an_arm_is_ours_in_one_line(schema_url, owned_url):
+    error = arm_without_table(schema_url, owned_url, None)
     assert isinstance(error, exceptions.DatabaseError)
     assert "\n" not in str(error)
 
@@ -411,10 +411,9 @@ def shared_url(_obtain, tmp_path_factory):
         if backend not in urls:
             if backend == "sqlite":
                 urls[backend] = f"sqlite:///{tmp_path_factory.mktemp('bad')}/shared.db"
+                migration.sync(urls[backend])
             else:
-                _obtain(backend).create_database(name)
-                urls[backend] = _obtain(backend).url(name)
-            migration.sync(urls[backend])
+                urls[backend] = _obtain(backend).create_schema(name)
         return urls[backend]
 
     yield url_of
@@ -889,7 +888,10 @@ def test_strange_rows_that_can_be_handled_are(driven):
 
 
 DATES = {
-    "sqlite": (["0001-01-01 00:00:00.000000"], ["9999-12-31 23:59:59.999999"]),
+    "sqlite": (
+        ["0001-01-01 00:00:00.000000", "", "-infinity", "0000-00-00", 5, 1.5],
+        ["9999-12-31 23:59:59.999999", "infinity", "294276-12-31 23:59:59", b"\xff"],
+    ),
     "mariadb": (["0000-00-00 00:00:00"], ["9999-12-31 23:59:59.999999"]),
     "postgresql": (
         ["-infinity", "4713-01-01 00:00:00 BC"],

@@ -100,6 +100,17 @@ def test_what_is_no_number_within_bounds_is_refused(opt, value):
     assert opt.name in refused(**{opt.name: value})
 
 
+@pytest.mark.parametrize(
+    "opt", [o for o in OPTIONS if o.type is not str], ids=lambda opt: opt.name
+)
+def test_a_value_of_a_type_that_cannot_be_meant_is_refused_or_read(opt):
+    for value in ([], {}, 0, b"5", object()):
+        try:
+            Settings.of(**{opt.name: value})
+        except exceptions.ConfigError as error:
+            assert opt.name in str(error)
+
+
 @pytest.mark.parametrize("opt", NUMBERS, ids=lambda opt: opt.name)
 def test_a_bad_value_in_a_file_names_the_option_and_the_file(opt, tmp_path):
     conf = conf_of(f"[liveness]\n{opt.name} = nan\n", tmp_path=tmp_path)

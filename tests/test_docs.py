@@ -22,14 +22,13 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
 import liveness
+from bench.scaling import __main__ as scaling
 from liveness import conf, exceptions
-from liveness.db import migration, tables
+from liveness.db import migration
 from tests.fleet import wait_until
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +37,16 @@ SOURCE = DOC / "source"
 README = ROOT / "README.md"
 PAGES = sorted(SOURCE.glob("*.rst"))
 RECORDS = sorted((DOC / "decisions").glob("*.rst"))
-MARKDOWN = [README, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"]
+CORRECTNESS = DOC / "correctness.md"
+PERFORMANCE, SCALING = DOC / "performance.md", DOC / "scaling.md"
+MARKDOWN = [
+    README,
+    ROOT / "CHANGELOG.md",
+    ROOT / "CONTRIBUTING.md",
+    CORRECTNESS,
+    PERFORMANCE,
+    SCALING,
+]
 EVERY = [*MARKDOWN, *PAGES, *RECORDS]
 
 pytestmark = pytest.mark.skipif(
@@ -293,79 +301,28 @@ def test_every_make_target_that_is_named_exists() -> None:
             assert target in targets, f"{page.name}: make {target}"
 
 
-# --- rights ---------------------------------------------------------------------------
-
-RIGHTS = {
-    "mariadb": ("'engine'@'%'", "CREATE USER {} IDENTIFIED BY 'secret'"),
-    "postgresql": ("engine", "CREATE ROLE {} LOGIN PASSWORD 'secret'"),
-}
-
-
-@pytest.fixture(params=RIGHTS)
-def backend(request: pytest.FixtureRequest) -> str:
-    return request.param
+def test_the_commands_of_the_simulation_work_as_written() -> None:
+    found = re.findall(r"^python -m bench\.scaling([^#\n]*)", SCALING.read_text(), re.M)
+    assert found
+    for arguments in found:
+        scaling.parser().parse_args(shlex.split(arguments))
 
 
-@pytest.fixture
-def little_rights(backend: str, server: Any, schema_url: str) -> Iterator[str]:
-    """The URL for a user that has the rights in the page on databases, and no other."""
-    name = sa.make_url(schema_url).database
-    user, create = RIGHTS[backend]
-    text = (SOURCE / "databases.rst").read_text()
-    grants = [
-        grant
-        for block in re.findall(r"code-block:: sql\n\n((?: {3}.*\n)+)", text)
-        for grant in block.split(";")
-        if f"TO {user}" in grant
-    ]
-    assert grants
-    server.admin(create.format(user))
-    try:
-        for grant in grants:
-            server.admin(grant.replace("shop.", f"`{name}`."), name)
-        yield server.url(name, user="engine", password="secret")
-    finally:
-        server.restore()
-        if backend == "postgresql":
-            server.admin(f"DROP OWNED BY {user}", name)
-        server.admin(f"DROP {create.split()[1]} {user}")
-
-
-def test_an_engine_needs_no_more_rights_than_the_docs_name(
-    little_rights: str, schema_url: str
-) -> None:
-    ran: list[str] = []
-    options = {"connection": little_rights, "engine_retention": 0}
-    with liveness.start(**options) as former:  # its row is for the next to purge
-        former_id = former.engine_id
-    live = liveness.Liveness(liveness.Settings.of(**options))
-
-    @live.handler("kind")
-    def handle(deadline: liveness.Deadline) -> liveness.Outcome:
-        ran.append(deadline.key)
-        return liveness.Park("why not") if deadline.key == "park" else liveness.Done()
-
-    live.start()
-    try:
-        live.arm("kind", "now", due_in=0)
-        live.arm("kind", "park", due_in=0)
-        live.disarm(live.extend(live.arm("kind", "never", due_in=600), due_in=700))
-        live.arm_many([liveness.Arm("kind", f"row {n}", due_in=0) for n in range(3)])
-        wait_until(lambda: {"now", "park", "row 0", "row 1", "row 2"} <= set(ran), 30)
-        wait_until(live.parked, 30)
-        live.unpark("kind", "park")
-        wait_until(lambda: ran.count("park") == 2, 30)
-        live.arm("kind", "left", due_in=600)
-    finally:
-        live.stop()
-    with sa.create_engine(schema_url).connect() as connection:
-        states = sa.select(tables.engine.c.id, tables.engine.c.state)
-        left = sa.select(tables.deadline.c.owner_id).where(
-            tables.deadline.c.key == "left"
-        )
-        assert connection.execute(states).all() == [(live.engine_id, "stopped")]
-        assert former_id != live.engine_id
-        assert connection.execute(left).all() == [(None,)]
+def test_what_the_page_on_scaling_says_to_configure_can_be_configured() -> None:
+    text = SCALING.read_text()
+    known = {opt.dest for opt in conf.OPTIONS} | {"max_connections"}  # the server's
+    assert set(re.findall(r"`(\w+_\w+)\b[^`]*`", text)) <= known
+    line = re.search(r"^- \*\*Longer intervals\*\*.*?\.\s", text, re.M | re.DOTALL)
+    assert line
+    given = re.findall(r"`(\w+) = (\d+)`", line[0])
+    assert len(given) == 3
+    conf.Settings.of(**{name: float(value) for name, value in given})
+    head, _, *rows = text.rpartition("| engines in one database")[2].splitlines()
+    names = re.findall(r"`(\w+)`", head)[1:]
+    assert len(rows) > 3
+    for row in rows:
+        values = row.split("|")[3:-1]
+        conf.Settings.of(**dict(zip(names, map(float, values), strict=True)))
 
 
 # --- links ----------------------------------------------------------------------------
@@ -424,9 +381,22 @@ def test_every_record_is_on_the_page_of_decisions() -> None:
 
 def test_every_test_that_is_named_exists() -> None:
     tests = "\n".join(file.read_text() for file in (ROOT / "tests").rglob("test_*.py"))
-    for page in [*PAGES, *RECORDS]:
-        for name in re.findall(r"``(test_\w+)``", page.read_text()):
+    for page in [*PAGES, *RECORDS, CORRECTNESS]:
+        for name in re.findall(r"`(test_\w+)`", page.read_text()):
             assert f"def {name}(" in tests, f"{page.name}: {name}"
+
+
+def test_every_mutant_and_every_rule_of_a_promise_exists_and_none_is_left_out() -> None:
+    text = CORRECTNESS.read_text()
+    promises = text[: text.index("## What each kind of evidence is")]
+    model = (ROOT / "model" / "run.py").read_text()
+    caught = re.findall(r"planted\(\s*\"mutant\",(.*?)\n    \)", model, re.DOTALL)
+    planted = set(re.findall(r"M_\w+", " ".join(caught)))
+    assert set(re.findall(r"`(M_\w+)`", promises)) == planted
+    rules = "".join(f.read_text() for f in (ROOT / "tests/chaos").glob("rules_*.py"))
+    known = set(re.findall(r"^def (\w+)\(.*Iterator\[Violation\]", rules, re.MULTILINE))
+    rows = re.findall(r"^\| chaos rules \| (.+) \|$", promises, re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", " ".join(rows))) == known
 
 
 def test_the_sets_that_go_together_work_and_add_up() -> None:

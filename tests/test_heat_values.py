@@ -1,8 +1,11 @@
 """What of liveness.heat needs no Heat: payloads, keys, options, rates."""
 
+import bisect
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from oslo_config import cfg
 
 from liveness.db.tables import KEY_LENGTH, KIND_LENGTH
@@ -90,8 +93,17 @@ class Clock:
     def __init__(self):
         self.now = 100.0
 
-    def limiter(self, rate, each):
-        return Limiter(rate, each, monotonic=lambda: self.now)
+    def limiter(self, rate, each, engines=lambda: 1):
+        return Limiter(rate, each, engines, monotonic=lambda: self.now)
+
+
+def densest(moments, seconds):
+    """The most of ``moments`` that lie within so many seconds, the end left out."""
+    moments = sorted(moments)
+    return max(
+        bisect.bisect_left(moments, first + seconds - 1e-6) - place
+        for place, first in enumerate(moments)
+    )
 
 
 def test_the_first_of_each_project_need_not_wait():
@@ -114,6 +126,67 @@ def test_all_projects_together_keep_to_the_rate_of_all():
     assert moments[-1] == pytest.approx(2.0)
 
 
+def test_a_project_that_waits_for_its_own_turn_holds_up_no_other():
+    limiter = Clock().limiter(10, 1)
+    assert limiter.seconds("a") == 0
+    assert limiter.seconds("a") == pytest.approx(1.0)
+    assert limiter.seconds("b") == pytest.approx(0.1)
+
+
+def test_projects_that_come_one_after_another_do_not_meet_later():
+    """Each of three keeps to its own rate, and all together are more than the rate."""
+    limiter = Clock().limiter(10, 4)
+    moments = [limiter.seconds(project) for project in "abc" for _ in range(10)]
+    assert densest(moments, 1.0) <= 10
+
+
+def test_each_engine_of_a_fleet_takes_its_share():
+    limiter = Clock().limiter(10, 2, engines=lambda: 4)
+    assert [limiter.seconds("a") for _ in range(3)] == pytest.approx([0, 2, 4])
+    assert limiter.seconds("b") == pytest.approx(0.4)
+
+
+@given(
+    engines=st.integers(1, 12),
+    rate=st.integers(1, 50),
+    each=st.integers(1, 50),
+    asked=st.lists(
+        st.tuples(st.integers(0, 11), st.sampled_from("abc"), st.integers(0, 400)),
+        max_size=60,
+    ),
+    seconds=st.integers(1, 20),
+)
+def test_whoever_asks_for_what_a_steady_fleet_keeps_to_the_limits(
+    engines, rate, each, asked, seconds
+):
+    """``asked``: by which engine, for which project, how many hundredths after the
+    last. In any time no more than the limit lets through, and the first of each."""
+    clock = Clock()
+    fleet = [clock.limiter(rate, each, lambda: engines) for _ in range(engines)]
+    moments = {project: [] for project in "abc"}
+    for number, project, later in asked:
+        clock.now += later / 100
+        moment = clock.now + fleet[number % engines].seconds(project)
+        moments[project].append(moment)
+    together = sum(moments.values(), [])
+    for limit, of in [(rate, together), *((each, m) for m in moments.values())]:
+        if of:
+            assert densest(of, seconds) <= limit * seconds + engines
+
+
+@given(
+    sizes=st.lists(st.integers(1, 8), min_size=1, max_size=40),
+    rate=st.integers(1, 20),
+)
+def test_while_the_fleet_grows_and_shrinks_an_engine_keeps_to_what_it_sees(sizes, rate):
+    """No two of its moments are denser than the smallest share lets."""
+    seen = iter(sizes)
+    limiter = Limiter(rate, 1000, lambda: next(seen), monotonic=lambda: 0.0)
+    moments = [limiter.seconds("a") for _ in sizes]
+    for size, before, after in zip(sizes[1:], moments, moments[1:], strict=False):
+        assert after - before >= size / rate - 1e-9
+
+
 def test_time_that_has_passed_is_not_saved_up():
     clock = Clock()
     limiter = clock.limiter(10, 10)
@@ -124,7 +197,7 @@ def test_time_that_has_passed_is_not_saved_up():
 
 def test_whoever_waits_does_so_a_little_longer_than_needed():
     slept = []
-    limiter = Limiter(10, 10, monotonic=lambda: 0.0, sleep=slept.append)
+    limiter = Limiter(10, 10, sleep=slept.append, monotonic=lambda: 0.0)
     limiter.wait("a")
     limiter.wait("a")
     (seconds,) = slept

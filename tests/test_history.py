@@ -326,21 +326,22 @@ def test_the_record_and_the_claim_are_one_transaction(fleet, backend):
 # --- nothing waits for it -------------------------------------------------------------
 
 
-def test_a_takeover_goes_on_without_the_table_and_the_history_when_it_is_back(fleet):
+def test_a_takeover_goes_on_without_the_table_and_the_history_when_it_is_back(
+    fleet, owned_url
+):
     heir = fleet("heir")
     heir.turn()
     dead = fleet("dead", history="off")
     dead.live.arm("action", "k", due_in=600)
     with dead.connect() as connection:
         dead.parts.engines.resign(connection, "dead")
-    url = heir.live.settings.connection
-    run(url, "ALTER TABLE liveness_event RENAME TO elsewhere")
+    run(owned_url, "ALTER TABLE liveness_event RENAME TO elsewhere")
     heir.turn()
     heir.turn()
     heir.settle()
     recorder = heir.live.handlers.get("action")
     assert recorder.keys == ["k"]
-    run(url, "ALTER TABLE elsewhere RENAME TO liveness_event")
+    run(owned_url, "ALTER TABLE elsewhere RENAME TO liveness_event")
     heir.turn()
     assert words(heir) == ["registered"]  # not before the pause is over
     for _ in range(14):

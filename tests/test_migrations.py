@@ -72,15 +72,20 @@ def test_after_a_sync_the_database_equals_the_tables_in_code(database_url):
     assert migration.differences(database_url) == []
 
 
-def test_a_second_sync_changes_nothing(schema_url):
+def test_a_second_sync_changes_nothing(schema_url, owned_url):
     live = Liveness(Settings.of(connection=schema_url))
     live.add_handler(Recorder())
     live.start()
     live.arm("timer", "k", due_in=3600)
-    assert migration.sync(schema_url) == migration.needed()
+    assert migration.sync(owned_url) == migration.needed()
     assert live.find("timer", "k") is not None
     live.stop()
     assert migration.differences(schema_url) == []
+
+
+def test_the_revision_that_is_written_for_is_the_newest_migration():
+    script = ScriptDirectory.from_config(migration._config())
+    assert script.get_current_head() == migration.needed()
 
 
 def test_every_revision_is_walked_up_down_and_up_again(database_url):
@@ -110,7 +115,7 @@ PLANTED = {
 
 
 @pytest.mark.parametrize("planted", PLANTED)
-def test_a_planted_difference_is_found_and_named(schema_url, backend, planted):
+def test_a_planted_difference_is_found_and_named(owned_url, backend, planted):
     statement = PLANTED[planted]
     name = {"a column added": "extra", "a column dropped": "fence_evidence"}.get(
         planted, "liveness_engine"
@@ -118,21 +123,21 @@ def test_a_planted_difference_is_found_and_named(schema_url, backend, planted):
     if statement == "index":
         name = "ix_liveness_deadline_due"
         statement = drop_index(backend, name, "liveness_deadline")
-    run(schema_url, statement)
-    found = migration.differences(schema_url)
+    run(owned_url, statement)
+    found = migration.differences(owned_url)
     assert found
     assert any(name in line for line in found)
     assert not any("\n" in line for line in found)
 
 
 @pytest.mark.parametrize("backend", ["mariadb", "postgresql"], indirect=True)
-def test_a_changed_column_is_found_and_named(schema_url, backend):
+def test_a_changed_column_is_found_and_named(owned_url, backend):
     changed = {
         "mariadb": "MODIFY last_error VARCHAR(20)",
         "postgresql": "ALTER COLUMN last_error TYPE VARCHAR(20)",
     }
-    run(schema_url, f"ALTER TABLE liveness_deadline {changed[backend]}")
-    (line,) = migration.differences(schema_url)
+    run(owned_url, f"ALTER TABLE liveness_deadline {changed[backend]}")
+    (line,) = migration.differences(owned_url)
     assert "liveness_deadline" in line
     assert "last_error" in line
 
@@ -146,9 +151,9 @@ def test_a_changed_column_is_found_and_named(schema_url, backend):
         "MODIFY due_at DATETIME NOT NULL",
     ],
 )
-def test_mariadb_with_other_collation_or_whole_seconds_is_different(schema_url, change):
-    run(schema_url, f"ALTER TABLE liveness_deadline {change}")
-    assert migration.differences(schema_url)
+def test_mariadb_with_other_collation_or_whole_seconds_is_different(owned_url, change):
+    run(owned_url, f"ALTER TABLE liveness_deadline {change}")
+    assert migration.differences(owned_url)
 
 
 def test_a_host_programs_tables_and_version_are_left_alone(database_url):
@@ -312,9 +317,9 @@ def test_an_engine_without_tables_names_the_command_to_run(database_url):
     assert table_names(database_url) == set()
 
 
-def test_an_engine_on_an_old_schema_names_the_command_to_run(schema_url):
-    pretend(schema_url, "0.9")
-    text = refused(schema_url, exceptions.SchemaTooOld)
+def test_an_engine_on_an_old_schema_names_the_command_to_run(owned_url):
+    pretend(owned_url, "0.9")
+    text = refused(owned_url, exceptions.SchemaTooOld)
     assert "0.9" in text
     assert migration.needed() in text
     assert "run 'liveness-manage db sync'" in text
@@ -322,29 +327,29 @@ def test_an_engine_on_an_old_schema_names_the_command_to_run(schema_url):
 
 @pytest.mark.parametrize("revision", ["2.0", "10.0", "banana"])
 @pytest.mark.parametrize("action", [engine_starts, migration.sync])
-def test_a_newer_major_is_refused(schema_url, revision, action):
-    pretend(schema_url, revision)
-    text = refused(schema_url, exceptions.SchemaTooNew, action)
+def test_a_newer_major_is_refused(owned_url, revision, action):
+    pretend(owned_url, revision)
+    text = refused(owned_url, exceptions.SchemaTooNew, action)
     assert revision in text
     assert migration.needed() in text
     assert "upgrade this program" in text
-    assert migration.version(schema_url) == revision
+    assert migration.version(owned_url) == revision
 
 
-def test_a_newer_minor_is_good_for_engines_and_left_by_sync(schema_url):
-    pretend(schema_url, "1.7")
-    run(schema_url, "ALTER TABLE liveness_deadline ADD COLUMN extra INTEGER")
+def test_a_newer_minor_is_good_for_engines_and_left_by_sync(schema_url, owned_url):
+    pretend(owned_url, "1.7")
+    run(owned_url, "ALTER TABLE liveness_deadline ADD COLUMN extra INTEGER")
     engine_starts(schema_url)
-    assert migration.sync(schema_url) == "1.7"
+    assert migration.sync(owned_url) == "1.7"
     assert migration.version(schema_url) == "1.7"
     assert migration.differences(schema_url) == []
 
 
-def test_an_older_revision_that_nobody_knows_is_not_passed_over(schema_url):
+def test_an_older_revision_that_nobody_knows_is_not_passed_over(owned_url):
     """Else 'db sync' says that all is well, and the engine asks for 'db sync'."""
-    pretend(schema_url, "0.9")
+    pretend(owned_url, "0.9")
     with pytest.raises(exceptions.DatabaseError, match="0.9"):
-        migration.sync(schema_url)
+        migration.sync(owned_url)
 
 
 # --- where they are, and by whom they are run ----------------------------------

@@ -10,7 +10,7 @@ import time
 import pytest
 import sqlalchemy as sa
 
-from tests import servers
+from tests.proc import Process, gone, until
 
 pytestmark = pytest.mark.parametrize(
     "backend", ["mariadb", "postgresql"], indirect=True
@@ -123,9 +123,9 @@ def test_no_server_survives_a_killed_suite(server, paused):
         folder, *members = child.stdout.readline().split()
         child.send_signal(signal.SIGKILL)
     family = [
-        servers.Process(int(pid), started)
+        Process(int(pid), int(started))
         for pid, started in (member.split(":") for member in members)
     ]
     assert family
-    assert servers._gone(family, 15)
-    assert servers._until(lambda: not os.path.exists(folder), 15)
+    assert gone(family, 15)
+    assert until(lambda: not os.path.exists(folder), 15)
