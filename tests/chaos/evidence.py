@@ -79,6 +79,10 @@ class Evidence:
                 self.answered[line["token"]].append(line)
         self.handing_back = {line["engine"] for line in self.by_what["handing back"]}
         self.extended = {line["to"] for line in self.by_what["extending"]}
+        self.guarded = {line["token"] for line in self.by_what["guarded"]}
+        for line in self.by_what["extending"]:  # in order of time
+            if self.guarded.intersection(line["tokens"]):
+                self.guarded.add(line["to"])
         self.leases = _leases(self.lines, self.margin)
 
     def _index_changes(self) -> None:

@@ -163,7 +163,7 @@ def two_at_work(evidence: Evidence) -> Iterator[Violation]:
     apart than ``max_clock_skew``, a guarded block's is due there before its owner can
     know.)"""
     apart = evidence.spread
-    guarded = {line["token"] for line in evidence.by_what["guarded"] if apart}
+    guarded = evidence.guarded if apart else set()
     first: dict[int, list[Line]] = defaultdict(list)
     for line in evidence.by_what["called"]:
         first[line["arm"]].append(line)

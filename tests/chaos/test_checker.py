@@ -185,14 +185,21 @@ def test_an_adoption_from_an_engine_that_lives(story: Story):
     assert story.judged() == {(3, "only orphans are adopted")}
 
 
+@pytest.mark.parametrize("extended", [False, True])
 @pytest.mark.parametrize("asked", [6.5, 7.5])
-def test_where_clocks_differ_a_guard_is_told_within_that_time(asked: float):
+def test_where_clocks_differ_a_guard_is_told_within_that_time(
+    asked: float, extended: bool
+):
     story = Story(spread=1.0)
     for engine in ("a", "b"):
         story.engine(engine)
     story.arm("k", "a", 4, due=6.5)
     guard = story.facts("k")
     story.line(4, "guarded", **guard)
+    if extended:
+        before, guard = guard["token"], {**guard, "token": 777}
+        story.line(5, "extending", engine="a", tokens=[before], to=777)
+        story.write("k", 5, token=777)
     story.claim("k", "b", 6)
     story.line(asked, "effect", **guard, asked=asked)
     story.answer("k", 8)
