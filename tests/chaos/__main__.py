@@ -66,6 +66,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace, mutant: str | None) -> dict[str, Any]:
     """One run, judged: its verdict."""
+    if mutant is not None:
+        _try_out(mutant)
     began = time.monotonic()
     folder = _folder(options.keep)
     orders = _orders(options, mutant)
@@ -82,6 +84,14 @@ def run(options: argparse.Namespace, mutant: str | None) -> dict[str, Any]:
         shutil.rmtree(folder, ignore_errors=True)
         found["folder"] = None
     return found
+
+
+def _try_out(mutant: str) -> None:
+    """Now, and not when minutes have passed in which nothing was found."""
+    try:
+        mutants.try_out(mutant)
+    except mutants.NotPlanted as error:
+        raise NotPossible(str(error)) from error
 
 
 def _orders(options: argparse.Namespace, mutant: str | None) -> Orders:

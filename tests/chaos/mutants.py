@@ -18,6 +18,7 @@ from liveness import exceptions
 from liveness.admission import Admission
 from liveness.clock import Clock
 from liveness.db import claims, completion, deadlines, finding, tables
+from liveness.db.connection import Database
 from liveness.db.engines import Engines
 from liveness.db.rows import among, looked_at
 from liveness.detector import Detector, Run
@@ -27,6 +28,7 @@ from liveness.model import ALIVE, DeadlineState, EngineState
 from liveness.owner import Owner
 from liveness.sweep import Sweep
 from liveness.trust import Trust
+from tests.chaos import names
 from tests.chaos.journal import NOW
 from tests.chaos.profile import Profile
 
@@ -99,10 +101,36 @@ ELSEWHERE = {
 """Bugs that chaos does not show in reasonable time: why, and what does show them."""
 
 
+class NotPlanted(Exception):
+    """The mutant replaces what the product does not have: it would be no mutant."""
+
+
 def plant(name: str | None) -> None:
-    """In this process the product has that bug from now on; None: none."""
-    if name is not None:
-        MUTANTS[name].plant()
+    """In this process the product has that bug from now on; None: none.
+
+    :raises NotPlanted: it replaces a name that is not there (any more), or none.
+    """
+    if name is None:
+        return
+    before = names.now()
+    MUTANTS[name].plant()
+    changed, added = names.differences(before)
+    if added:
+        raise NotPlanted(f"{name}: the product has no {', '.join(added)}")
+    if not changed:
+        raise NotPlanted(f"{name}: nothing in the product is replaced")
+
+
+def try_out(name: str) -> None:
+    """Plant it and take it out again.
+
+    :raises NotPlanted: see :func:`plant`.
+    """
+    before = names.now()
+    try:
+        plant(name)
+    finally:
+        names.restore(before)
 
 
 def mutant(
@@ -330,14 +358,22 @@ def claimed_is_due_at_a_timeout() -> None:
 
 @mutant(EARLY, **AHEAD)
 def due_by_the_time_of_day_of_the_host() -> None:
-    @sa.event.listens_for(sa.Engine, "before_cursor_execute", retval=True)
-    def wrong(
+    pool = Database.pool
+
+    def rewritten(
         conn: Any, cursor: Any, text: str, values: Any, context: Any, many: bool
     ) -> Any:
-        if "liveness_deadline" in text:
+        if D.name in text:
             now = f"TIMESTAMP '{datetime.now(UTC):%Y-%m-%d %H:%M:%S.%f}'"
             text = text.replace(NOW[conn.dialect.name], now)
         return text, values
+
+    def wrong(self: Database, size: int) -> sa.Engine:
+        made = pool(self, size)
+        sa.event.listen(made, "before_cursor_execute", rewritten, retval=True)
+        return made
+
+    Database.pool = wrong  # type: ignore[method-assign]
 
 
 @mutant(
