@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench import machine, report, servers
 from bench.context import Context, Progress
-from bench.peers.measure import PEERS
+from bench.peers.catalogue import PEERS
 from bench.rounds import Row
 from tests.servers import ServerError
 

@@ -17,7 +17,8 @@ from typing import Any
 from bench import lateness, machine, rows, throughput
 from bench.context import Context
 from bench.crew import Lost, crew_on
-from bench.peers import measure
+from bench.peers import install, measure
+from bench.peers.catalogue import PEERS, Peer
 from bench.rounds import Row, percentile, row
 
 BATCH = 500
@@ -43,8 +44,8 @@ def run(context: Context) -> Iterator[Row]:
         return
     size: Size = context.size
     try:
-        peers = measure.set_up(context.peers, context.tell)
-    except measure.Missing as error:
+        peers = install.set_up(context.peers, context.tell)
+    except install.Missing as error:
         print(f"No peers: {error}", file=sys.stderr)
         return
     for processes in size.processes:
@@ -52,9 +53,7 @@ def run(context: Context) -> Iterator[Row]:
     yield from _lateness(context, peers)
 
 
-def _throughput(
-    context: Context, peers: list[measure.Peer], processes: int
-) -> Iterator[Row]:
+def _throughput(context: Context, peers: list[Peer], processes: int) -> Iterator[Row]:
     """One row each; the floor is the raw driver, as in the part throughput."""
     size: Size = context.size
     load = machine.load()
@@ -98,7 +97,7 @@ def _throughput(
         found = theirs.get(peer.name)
         if not found:
             continue
-        where = "redis" if peer.broker else "postgresql"
+        where = peer.where
         note = f"a job whose worker dies: {peer.promise}"
         if not peer.safe:
             note = f"loses work; {note}"
@@ -124,10 +123,11 @@ def _own(context: Context, processes: int) -> tuple[throughput.Run, throughput.R
         return bare, own
 
 
-def _lateness(context: Context, peers: list[measure.Peer]) -> Iterator[Row]:
+def _lateness(context: Context, peers: list[Peer]) -> Iterator[Row]:
     size: Size = context.size
     load = machine.load()
     late: dict[str, list[list[float]]] = {}
+    timed = [peer for peer in peers if peer.timed]
     for number in range(size.rounds):
         where = f"peers, lateness, round {number + 1}"
         context.tell(f"{where}: liveness")
@@ -135,7 +135,7 @@ def _lateness(context: Context, peers: list[measure.Peer]) -> Iterator[Row]:
         with context.servers.place("postgresql") as place, crew_on(place) as crew:
             own = lateness._ours(crew, alone, "nothing else")
         late.setdefault("liveness", []).append(own.late)
-        for peer in peers:
+        for peer in timed:
             context.tell(f"{where}: {peer.name}")
             found = _tried(
                 lambda peer=peer: measure.lateness(
@@ -145,8 +145,8 @@ def _lateness(context: Context, peers: list[measure.Peer]) -> Iterator[Row]:
             if found is not None:
                 late.setdefault(peer.name, []).append(found)
     for name, runs in late.items():
-        peer = measure.PEERS.get(name)
-        where = "redis" if peer and peer.broker else "postgresql"
+        peer = PEERS.get(name)
+        where = peer.where if peer else "postgresql"
         for share in (0.5, 0.99):
             values = [percentile(found, share) for found in runs]
             yield row(f"{name}: late, p{share * 100:g}", where, "ms", values, load=load)
@@ -156,6 +156,6 @@ def _tried(measured: Callable[[], Any]) -> Any:
     """What was measured; None, and a word on stderr, when the peer did not do it."""
     try:
         return measured()
-    except (measure.Missing, Lost) as error:
+    except (install.Missing, Lost) as error:
         print(f"\nNot measured: {error}", file=sys.stderr)
         return None

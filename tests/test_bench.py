@@ -7,6 +7,8 @@ import pytest
 from bench import __main__ as bench
 from bench import report, rounds
 from bench.counters import Counted
+from bench.peers import catalogue, install
+from bench.peers.catalogue import PEERS, Peer
 
 
 @pytest.mark.parametrize("part", bench.PARTS)
@@ -91,3 +93,36 @@ def test_tables_have_aligned_columns():
     assert head.index("unit") == first.index("/s") == second.index("ms")
     assert "1,234" in first and "NO" in second
     assert report.markdown(made).count("|---") == len(report.HEADS) - 1
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_every_peer_has_a_program(name):
+    folder = catalogue.NODE if PEERS[name].node else catalogue.HERE
+    ends = "js" if PEERS[name].node else "py"
+    assert (folder / f"{name}.{ends}").exists()
+
+
+def test_what_the_peers_are_is_pinned():
+    lines = (catalogue.HERE / "requirements.txt").read_text().splitlines()
+    assert all("==" in line for line in lines if not line.startswith("#"))
+
+
+def test_a_slow_peer_is_measured_with_fewer_jobs():
+    slow = Peer("slow", "", True, jobs=100)
+    assert slow.enough(20_000, processes=1) == 100
+    assert slow.enough(50, processes=1) == 50
+
+
+def test_what_a_peer_fetched_before_it_began_is_the_smaller_part():
+    greedy = Peer("greedy", "", True, jobs=100, batch=1000)
+    assert greedy.enough(50, processes=2) == 8000
+
+
+def test_a_peer_that_is_not_asked_for_is_not_installed(monkeypatch):
+    def not_called(*_):
+        raise AssertionError("installed all the same")
+
+    monkeypatch.setattr(install, "_node", not_called)
+    monkeypatch.setattr(install.shutil, "which", not_called)
+    monkeypatch.setattr(install, "_python", lambda tell: None)
+    assert install.set_up(["dbos"], print) == [PEERS["dbos"]]

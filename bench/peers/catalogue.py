@@ -1,0 +1,103 @@
+"""Which peers there are, and what each is by its own documentation."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from bench.crew import ROOT
+
+HERE = Path(__file__).parent
+ENVIRONMENT = ROOT / ".venv-peers"
+NODE = HERE / "node"
+
+
+@dataclasses.dataclass(frozen=True)
+class Peer:
+    """``promise``: what becomes of a job whose process dies, as documented; ``stores``:
+    what it keeps its jobs in; ``most``: processes that may share the work; ``batch``:
+    jobs that one process may have fetched before it calls the first; ``jobs``: how many
+    are enough to know its rate; ``timed``: a job can be due later."""
+
+    name: str
+    promise: str
+    safe: bool
+    node: bool = False
+    stores: tuple[str, ...] = ("postgresql",)
+    most: int = 8
+    batch: int = 1
+    jobs: int = 20_000
+    timed: bool = True
+
+    def enough(self, count: int, processes: int) -> int:
+        """At least ``count`` if so many are needed, and so many that what was fetched
+        before the first call is the smaller part."""
+        return max(min(count, self.jobs), 4 * self.batch * processes)
+
+    @property
+    def where(self) -> str:
+        """What its rows of the results name as their database."""
+        return " and ".join(self.stores)
+
+    def command(self, *arguments: str) -> list[str]:
+        if self.node:
+            return ["node", str(NODE / f"{self.name}.js"), *arguments]
+        python = ENVIRONMENT / "bin" / "python"
+        return [str(python), "-m", f"bench.peers.{self.name}", *arguments]
+
+
+PEERS = {
+    peer.name: peer
+    for peer in (
+        Peer("graphile", "run again after 4 hours", True, node=True, batch=500),
+        Peer(
+            "pgboss",
+            "run again after 15 min, running or not",
+            True,
+            node=True,
+            batch=4000,
+        ),
+        Peer(
+            "pgqueuer",
+            "run again after its heartbeat's timeout (30 s)",
+            True,
+            batch=1000,
+        ),
+        Peer(
+            "procrastinate",
+            "stays 'doing' unless a task of one's own looks",
+            False,
+            jobs=4000,
+        ),
+        Peer(
+            "apscheduler",
+            "gone: a job is removed before it runs",
+            False,
+            most=1,
+            jobs=8000,
+        ),
+        Peer(
+            "dbos",
+            "run again when its own executor restarts, or a paid service sees it dead",
+            True,
+            batch=100,
+            jobs=4000,
+        ),
+        Peer(
+            "celery",
+            "run again after 1 hour (acks_late)",
+            True,
+            stores=("redis",),
+            jobs=8000,
+        ),
+        Peer(
+            "taskflow",
+            "claimed by the dead for ever, unless a claim of one's own expires",
+            False,
+            stores=("redis", "postgresql"),
+            batch=8,
+            jobs=80,
+            timed=False,
+        ),
+    )
+}
