@@ -102,6 +102,75 @@ def test_an_owner_does_not_wait_for_a_row_that_is_locked_on_another_node(stores)
     assert one.row().token == claimed.token
 
 
+@pytest.fixture
+def batches(stores) -> tuple[list[Any], list[Any]]:
+    """Of an engine that nobody takes for alive: what it has done, and what is due."""
+    done = [stores[0].claimed(f"done{n}") for n in range(3)]
+    due = stores[0].arm_many(*(stores[0].new(f"due{n}") for n in range(3)))
+    return done, due
+
+
+def chain(store: Store, done: list[Any], due: list[Any]) -> tuple[set[int], list[Any]]:
+    with store.connect() as connection:
+        return store.claims.chain(connection, ME, done, False, due)
+
+
+def did_the_rest(
+    stores: list[Store],
+    batches: tuple[list[Any], list[Any]],
+    won: list[Any],
+    outcome: tuple[set[int], list[Any]],
+) -> None:
+    """Of a chain: the first of either batch is another's, by its claim alone, and all
+    else is as if nothing had been."""
+    (done, due), (stale, claimed) = batches, outcome
+    assert stale == {done[0].id}
+    assert [value.key for value in claimed] == ["due1", "due2"]
+    assert [(v.epoch, v.attempts) for v in [*won, *claimed]] == [
+        (done[0].epoch + 1, done[0].attempts + 1),
+        *[(due[0].epoch + 1, 1)] * 3,
+    ]
+    for store in stores:
+        assert store.keys() == ["done0", "due0", "due1", "due2"]
+        assert [store.row(value.key) for value in won] == won
+        assert [store.row(value.key) for value in claimed] == claimed
+
+
+@pytest.mark.parametrize("mark", ["SET STATEMENT", "COMMIT"])  # the claim, its end
+def test_a_chain_that_lost_in_part_does_the_rest(stores, galera, batches, mark):
+    """A batch is settled and the next one claimed when another node's transaction has
+    one row of either. The server rolls both batches back; then each is done apart."""
+    one, two, _ = stores
+    done, due = batches
+    lost = galera[0].conflicts()
+    with Stopped(one.pool, mark, lambda: chain(one, done, due)) as stopped:
+        with two.connect() as connection:
+            won = two.claims.claim_orphans(connection, "two", [done[0], due[0]])
+        outcome = stopped.go_on()
+    assert galera[0].conflicts() == lost + 1
+    did_the_rest(stores, batches, won, outcome)
+
+
+def test_a_chain_that_lost_while_it_was_being_committed_does_the_rest(
+    galera, clock, stores, batches
+):
+    """Its COMMIT is on its way when the other one, which came first, arrives."""
+    done, due = batches
+    one = Store(galera[0].url(NAME), clock, timeout=30.0, patient=True)
+    lost = galera[0].conflicts()
+    with Stopped(one.pool, "COMMIT", lambda: chain(one, done, due)) as stopped:
+        with ThreadPoolExecutor(1) as thread:
+            with behind(galera[0]), stores[1].connect() as connection:
+                won = stores[1].claims.claim_orphans(
+                    connection, "two", [done[0], due[0]]
+                )
+                outcome = thread.submit(stopped.go_on)
+                asked(galera[0], outcome, "COMMIT")
+            did_the_rest(stores, batches, won, outcome.result(30))
+    assert galera[0].conflicts() == lost + 1
+    one.close()
+
+
 @pytest.mark.parametrize("first", ["beat", "fence"])
 def test_of_a_beat_and_a_fence_on_two_nodes_the_first_commit_counts(stores, first):
     """The other one's statement has run on its node already, and is not committed."""

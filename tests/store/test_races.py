@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+from collections.abc import Iterator
 
 import pytest
 import sqlalchemy as sa
@@ -178,6 +179,70 @@ def test_what_is_done_is_settled_though_a_row_of_the_next_batch_is_locked(store)
         assert keys(claimed) == ["k1", "k2"]
         assert store.find("done") is None
         host.commit()
+
+
+@pytest.fixture
+def unhurried(store, server) -> Iterator[None]:
+    """PostgreSQL looks for deadlocks when a wait has lasted so long: who waits first
+    is its victim, if the others have joined by then."""
+    change = f'ALTER DATABASE "{sa.make_url(store.url).database}"'
+    if store.backend == "postgresql":
+        server.admin(f"{change} SET deadlock_timeout = '3s'")
+    yield
+    if store.backend == "postgresql":
+        server.admin(f"{change} RESET deadlock_timeout")
+
+
+def test_a_chain_that_is_the_victim_of_a_deadlock_does_all_that_is_left(
+    store, unhurried, patient, server
+):
+    """A host's transaction has one row that is done, and wants another; it has written
+    more, so that MariaDB spares it."""
+    done = [store.claimed(f"done{n}") for n in range(3)]
+    due = store.arm_many(*(store.new(f"due{n}") for n in range(2)))
+    more = store.arm_many(*(store.new(f"more{n}", "other", 99.0) for n in range(50)))
+    refused: list[str] = []
+    sa.event.listen(
+        patient.pool,
+        "handle_error",
+        lambda e: refused.append(str(e.original_exception)),
+    )
+
+    def chain():
+        with patient.connect() as connection:
+            return patient.claims.chain(connection, ME, done, False, due)
+
+    with store.host("READ COMMITTED") as host:
+        ids = [value.id for value in [done[1], *more]]
+        host.execute(sa.update(D).where(D.c.id.in_(ids)).values(token=1))
+        with elsewhere(chain) as outcome:
+            wait_for_waiters(server, 1)
+            host.execute(sa.select(D).where(D.c.id == done[0].id).with_for_update())
+            host.commit()
+            stale, claimed = outcome.result(60)
+    assert len(refused) == 1 and "deadlock" in refused[0].lower()
+    assert stale == {done[1].id}
+    assert store.row("done1") == done[1]._replace(token=1)
+    assert [store.find(key) for key in ("done0", "done2")] == [None, None]
+    assert [store.row(value.key) for value in due] == claimed
+    assert [value.attempts for value in claimed] == [1, 1]
+
+
+def test_a_chain_that_waits_in_vain_for_what_is_done_changes_nothing(store):
+    """It can be sent again, and then counts once."""
+    done = [store.claimed(f"done{n}") for n in range(2)]
+    due = store.arm("due")
+    with store.host() as host, store.connect() as connection:
+        host.execute(sa.select(D).where(D.c.id == done[1].id).with_for_update())
+        with pytest.raises(Exception) as caught:
+            store.claims.chain(connection, ME, done, False, [due])
+        assert is_passing(caught.value)
+        assert [store.row(v.key) for v in [*done, due]] == [*done, due]
+        host.rollback()
+        stale, claimed = store.claims.chain(connection, ME, done, True, [due])
+    assert stale == set()
+    assert claimed == [store.row("due")]
+    assert store.keys() == ["due"]
 
 
 def test_parking_passes_by_a_row_that_is_being_disarmed(store):
