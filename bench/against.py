@@ -11,14 +11,15 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from bench import lateness, machine, rows, throughput
 from bench.context import Context
-from bench.crew import Lost, crew_on
-from bench.peers import install, measure
+from bench.crew import crew_on
+from bench.peers import install, measure, rest
 from bench.peers.catalogue import PEERS, Peer
+from bench.peers.home import tried
 from bench.rounds import Row, percentile, row
 
 BATCH = 500
@@ -26,16 +27,20 @@ BATCH = 500
 
 @dataclasses.dataclass(frozen=True)
 class Size:
+    """``rest``: so many seconds of so many ``members`` of each with nothing to do."""
+
     rounds: int
     count: int
     processes: tuple[int, ...]
     late: int
     seconds: float
+    members: int
+    rest: float
 
 
 SIZES = {
-    "quick": Size(1, 400, (1,), 100, 4),
-    "full": Size(3, 20_000, (1, 2), 2000, 20),
+    "quick": Size(1, 400, (1,), 100, 4, members=2, rest=20),
+    "full": Size(3, 20_000, (1, 2), 2000, 20, members=4, rest=120),
 }
 
 
@@ -51,6 +56,8 @@ def run(context: Context) -> Iterator[Row]:
     for processes in size.processes:
         yield from _throughput(context, peers, processes)
     yield from _lateness(context, peers)
+    idle = [peer for peer in peers if "idle" in peer.does]
+    yield from rest.run(context, idle, size.members, size.rest)
 
 
 def _throughput(context: Context, peers: list[Peer], processes: int) -> Iterator[Row]:
@@ -60,7 +67,8 @@ def _throughput(context: Context, peers: list[Peer], processes: int) -> Iterator
     floors: list[throughput.Run] = []
     ours: list[throughput.Run] = []
     theirs: dict[str, list[Any]] = {}
-    fit = [peer for peer in peers if peer.most >= processes]
+    able = [peer for peer in peers if "throughput" in peer.does]
+    fit = [peer for peer in able if peer.most >= processes]
     for number in range(size.rounds):
         where = f"peers, {processes} processes, round {number + 1}"
         context.tell(f"{where}: liveness")
@@ -69,7 +77,7 @@ def _throughput(context: Context, peers: list[Peer], processes: int) -> Iterator
         ours.append(own)
         for peer in fit:
             context.tell(f"{where}: {peer.name}")
-            found = _tried(
+            found = tried(
                 lambda peer=peer: measure.throughput(
                     peer, context.servers, size.count, processes
                 )
@@ -127,7 +135,7 @@ def _lateness(context: Context, peers: list[Peer]) -> Iterator[Row]:
     size: Size = context.size
     load = machine.load()
     late: dict[str, list[list[float]]] = {}
-    timed = [peer for peer in peers if peer.timed]
+    timed = [peer for peer in peers if "lateness" in peer.does]
     for number in range(size.rounds):
         where = f"peers, lateness, round {number + 1}"
         context.tell(f"{where}: liveness")
@@ -137,7 +145,7 @@ def _lateness(context: Context, peers: list[Peer]) -> Iterator[Row]:
         late.setdefault("liveness", []).append(own.late)
         for peer in timed:
             context.tell(f"{where}: {peer.name}")
-            found = _tried(
+            found = tried(
                 lambda peer=peer: measure.lateness(
                     peer, context.servers, size.late, size.seconds
                 )
@@ -150,12 +158,3 @@ def _lateness(context: Context, peers: list[Peer]) -> Iterator[Row]:
         for share in (0.5, 0.99):
             values = [percentile(found, share) for found in runs]
             yield row(f"{name}: late, p{share * 100:g}", where, "ms", values, load=load)
-
-
-def _tried(measured: Callable[[], Any]) -> Any:
-    """What was measured; None, and a word on stderr, when the peer did not do it."""
-    try:
-        return measured()
-    except (install.Missing, Lost) as error:
-        print(f"\nNot measured: {error}", file=sys.stderr)
-        return None

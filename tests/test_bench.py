@@ -7,7 +7,7 @@ import pytest
 from bench import __main__ as bench
 from bench import report, rounds
 from bench.counters import Counted
-from bench.peers import catalogue, install
+from bench.peers import catalogue, install, meters, reporter, rest
 from bench.peers.catalogue import PEERS, Peer
 
 
@@ -126,3 +126,76 @@ def test_a_peer_that_is_not_asked_for_is_not_installed(monkeypatch):
     monkeypatch.setattr(install.shutil, "which", not_called)
     monkeypatch.setattr(install, "_python", lambda tell: None)
     assert install.set_up(["dbos"], print) == [PEERS["dbos"]]
+
+
+def test_what_a_server_has_exchanged_with_each_of_its_sockets():
+    said = """\
+ESTAB 0 0 127.0.0.1:5432 127.0.0.1:40001
+\t cubic wscale:7,7 bytes_sent:70 bytes_acked:70 bytes_received:30 segs_out:4
+ESTAB 0 0 [::ffff:127.0.0.1]:5432 [::ffff:127.0.0.1]:40002
+\t cubic wscale:7,7 segs_out:4
+"""
+    assert meters.traffic(said) == {"40001": 100.0, "40002": 0.0}
+
+
+def test_what_redis_says_of_itself():
+    said = "# Stats\r\ntotal_commands_processed:12\r\nrole:master\r\nused_cpu:0.5\r\n"
+    assert meters.info(said) == {"total_commands_processed": 12.0, "used_cpu": 0.5}
+
+
+def test_the_process_of_a_connection_tells_its_database():
+    found = meters.TITLE.match("postgres: liveness bench_1a2b 127.0.0.1(40001) idle")
+    assert found and found.groupdict() == {"database": "bench_1a2b", "port": "40001"}
+    assert meters.TITLE.match("postgres: autovacuum worker bench_1a2b") is None
+
+
+def test_the_question_is_not_part_of_the_answer():
+    class Asked:
+        """A server that does nothing but answer."""
+
+        def __init__(self):
+            self.asked = 0
+
+        def read(self):
+            self.asked += 1
+            return meters.Reading(self.asked * 2.0, self.asked * 50.0, 0.25)
+
+    server = Asked()
+    assert meters.measured(server.read(), server) == meters.Reading(0.0, 0.0, 0.0)
+
+
+def test_several_stores_of_one_peer_are_added_up():
+    class Fixed:
+        def read(self):
+            return meters.Reading(1.0, 10.0, 0.5)
+
+    both = meters.Together([Fixed(), Fixed()]).read()
+    assert both == meters.Reading(2.0, 20.0, 1.0)
+
+
+def test_what_was_done_in_a_hurry_is_given_at_the_default_pace():
+    class Member:
+        def ask(self, do):
+            return {"cpu": 1.0}
+
+    class Fixed:
+        def read(self):
+            return meters.Reading(120.0, 1200.0, 0.0)
+
+    none = meters.Reading(0.0, 0.0, 0.0)
+    members = [Member(), Member()]
+    guests = rest.Guests("x", "redis", Fixed(), members, hurry=6, before=none, own=2.0)
+    statements, size, server, own = guests.rows(seconds=10, load=0.0)
+    assert (statements.value, size.value, server.value, own.value) == (1, 10, 0, 0)
+    assert "6 times" in statements.note
+
+
+@pytest.mark.parametrize("words", [["fill", "url", "3", "0", "0"], ["recover", "url"]])
+def test_a_command_that_a_peer_does_not_have_is_an_error(monkeypatch, words):
+    monkeypatch.setattr(reporter.sys, "argv", ["peer", *words])
+
+    def never(*_):
+        raise AssertionError("called")
+
+    with pytest.raises(SystemExit):
+        reporter.main(never, None, None, never, None)

@@ -14,11 +14,11 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from bench.peers import reporter
 
 
-def scheduler(url: str) -> BackgroundScheduler:
+def scheduler(url: str, threads: int = 20) -> BackgroundScheduler:
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
     return BackgroundScheduler(
         jobstores={"default": SQLAlchemyJobStore(url=url)},
-        executors={"default": ThreadPoolExecutor(20)},
+        executors={"default": ThreadPoolExecutor(threads)},
         job_defaults={"misfire_grace_time": None, "max_instances": 1000},
         timezone=UTC,
     )
@@ -35,7 +35,7 @@ def fill(url: str, payloads: list[dict[str, Any]]) -> None:
     made.start(paused=True)
     for payload in payloads:
         made.add_job(
-            "bench.peers.reporter:called",
+            "bench.peers.reporter:ran",
             "date",
             run_date=datetime.fromtimestamp(payload["due"], UTC),
             args=[payload],
@@ -44,11 +44,22 @@ def fill(url: str, payloads: list[dict[str, Any]]) -> None:
 
 
 def work(url: str) -> None:
-    made = scheduler(url)
+    _work(scheduler(url))
+
+
+def rest(url: str) -> None:
+    _work(BackgroundScheduler(jobstores={"default": SQLAlchemyJobStore(url=url)}))
+
+
+def recover(url: str, lease: float) -> None:
+    _work(scheduler(url, threads=1000))
+
+
+def _work(made: BackgroundScheduler) -> None:
     made.start()
     reporter.serve()
     time.sleep(86400)
 
 
 if __name__ == "__main__":
-    reporter.main(prepare, fill, work)
+    reporter.main(prepare, fill, work, rest, recover)

@@ -9,15 +9,17 @@ from bench.crew import ROOT
 
 HERE = Path(__file__).parent
 ENVIRONMENT = ROOT / ".venv-peers"
+HEAT = ROOT / ".heat-venv"
 NODE = HERE / "node"
 
 
 @dataclasses.dataclass(frozen=True)
 class Peer:
     """``promise``: what becomes of a job whose process dies, as documented; ``stores``:
-    what it keeps its jobs in; ``most``: processes that may share the work; ``batch``:
-    jobs that one process may have fetched before it calls the first; ``jobs``: how many
-    are enough to know its rate; ``timed``: a job can be due later."""
+    what it keeps its jobs in; ``does``: what can be measured of it; ``most``: processes
+    that may share the work; ``batch``: jobs that one process may have fetched before it
+    calls the first; ``jobs``: how many are enough to know its rate; ``hurry``: how many
+    times as often it does at rest what it does then, for what comes to be counted."""
 
     name: str
     promise: str
@@ -27,7 +29,9 @@ class Peer:
     most: int = 8
     batch: int = 1
     jobs: int = 20_000
-    timed: bool = True
+    does: tuple[str, ...] = ("throughput", "lateness", "idle", "recovery")
+    hurry: float = 1.0
+    environment: Path = ENVIRONMENT
 
     def enough(self, count: int, processes: int) -> int:
         """At least ``count`` if so many are needed, and so many that what was fetched
@@ -42,8 +46,8 @@ class Peer:
     def command(self, *arguments: str) -> list[str]:
         if self.node:
             return ["node", str(NODE / f"{self.name}.js"), *arguments]
-        python = ENVIRONMENT / "bin" / "python"
-        return [str(python), "-m", f"bench.peers.{self.name}", *arguments]
+        python = [str(self.environment / "bin" / "python"), "-W", "ignore"]
+        return [*python, "-m", f"bench.peers.{self.name}", *arguments]
 
 
 PEERS = {
@@ -97,7 +101,24 @@ PEERS = {
             stores=("redis", "postgresql"),
             batch=8,
             jobs=80,
-            timed=False,
+            does=("throughput", "idle", "recovery"),
+        ),
+        Peer(
+            "tooz",
+            "has no jobs; a member leaves its group when its beat is too old (30 s)",
+            True,
+            stores=("redis",),
+            does=("idle", "recovery"),
+            hurry=10,
+        ),
+        Peer(
+            "heat",
+            "has no jobs; a service counts as down when its report is too old",
+            True,
+            stores=("mariadb",),
+            does=("idle",),
+            hurry=12,
+            environment=HEAT,
         ),
     )
 }

@@ -11,6 +11,8 @@ from celery.signals import worker_ready
 
 from bench.peers import reporter
 
+ALONE = ("--without-gossip", "--without-mingle", "--without-heartbeat")
+
 app = celery.Celery("bench", broker=sys.argv[2] if len(sys.argv) > 2 else "memory://")
 app.conf.update(
     task_acks_late=True,
@@ -20,13 +22,12 @@ app.conf.update(
     worker_send_task_events=False,
     worker_redirect_stdouts=False,  # the answers go there
     broker_connection_retry_on_startup=True,
-    broker_transport_options={"visibility_timeout": 3600},
 )
 
 
 @app.task(name="noop")
 def noop(payload: dict[str, Any]) -> None:
-    reporter.called(payload)
+    reporter.ran(payload)
 
 
 def prepare(url: str) -> None:
@@ -39,16 +40,27 @@ def fill(url: str, payloads: list[dict[str, Any]]) -> None:
 
 
 def work(url: str) -> None:
+    # Threads: so that what ran is noted in this process.
+    _work("--pool=threads", "--concurrency=8", *ALONE)
+
+
+def rest(url: str) -> None:
+    app.conf.update(worker_prefetch_multiplier=4)
+    _work()
+
+
+def recover(url: str, lease: float) -> None:
+    app.conf.update(broker_transport_options={"visibility_timeout": lease})
+    _work("--pool=threads", "--concurrency=1000", *ALONE)
+
+
+def _work(*options: str) -> None:
     @worker_ready.connect(weak=False)
     def ready(**_: Any) -> None:
         reporter.serve()
 
-    # Threads: so that what ran is noted in this process.
-    app.worker_main(
-        ["--quiet", "worker", "--pool=threads", "--concurrency=8", "--loglevel=ERROR"]
-        + ["--without-gossip", "--without-mingle", "--without-heartbeat"]
-    )
+    app.worker_main(["--quiet", "worker", "--loglevel=ERROR", *options])
 
 
 if __name__ == "__main__":
-    reporter.main(prepare, fill, work)
+    reporter.main(prepare, fill, work, rest, recover)

@@ -15,7 +15,7 @@ QUEUE = "bench"
 
 @DBOS.workflow(name="noop")
 def noop(payload: dict[str, Any]) -> None:
-    reporter.called(payload)
+    reporter.ran(payload)
 
 
 def launch(url: str, executor: str, listen: bool = True) -> None:
@@ -36,7 +36,6 @@ def launch(url: str, executor: str, listen: bool = True) -> None:
 
 def prepare(url: str) -> None:
     launch(url, "prepare", listen=False)
-    DBOS.register_queue(QUEUE, worker_concurrency=100, polling_interval_sec=0.05)
 
 
 def fill(url: str, payloads: list[dict[str, Any]]) -> None:
@@ -48,10 +47,24 @@ def fill(url: str, payloads: list[dict[str, Any]]) -> None:
 
 
 def work(url: str) -> None:
-    launch(url, f"worker-{uuid.uuid4()}")
+    _work(url, str(uuid.uuid4()), worker_concurrency=100, polling_interval_sec=0.05)
+
+
+def rest(url: str) -> None:
+    _work(url, str(uuid.uuid4()))
+
+
+def recover(url: str, lease: float) -> None:
+    """It knows no lease: an executor of the same name takes up what it had."""
+    _work(url, reporter.NAME, polling_interval_sec=0.05)
+
+
+def _work(url: str, executor: str, **options: Any) -> None:
+    launch(url, executor)
+    DBOS.register_queue(QUEUE, **options)
     reporter.serve()
     time.sleep(86400)
 
 
 if __name__ == "__main__":
-    reporter.main(prepare, fill, work)
+    reporter.main(prepare, fill, work, rest, recover)

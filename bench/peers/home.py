@@ -7,11 +7,13 @@ import dataclasses
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from bench import counters
-from bench.crew import ROOT, Crew, crew_on, until
+from bench.crew import ROOT, Crew, Lost, crew_on, until
 from bench.peers.catalogue import Peer
 from bench.peers.install import Missing
 from bench.servers import Servers
@@ -63,10 +65,11 @@ class Home:
 def home(peer: Peer, servers: Servers) -> Iterator[Home]:
     """Fresh stores for the peer, prepared; its processes end with the block."""
     with contextlib.ExitStack() as stack:
-        place = stack.enter_context(servers.place("postgresql", tables=False))
+        database = "mariadb" if "mariadb" in peer.stores else "postgresql"
+        place = stack.enter_context(servers.place(database, tables=False))
         crew = stack.enter_context(crew_on(place))
         redis = stack.enter_context(_redis()) if "redis" in peer.stores else None
-        urls = {"postgresql": place.url, "redis": redis.url if redis else ""}
+        urls = {database: place.url, "redis": redis.url if redis else ""}
         made = Home(peer, crew, redis, " ".join(urls[name] for name in peer.stores))
         made.do("prepare")
         yield made
@@ -96,3 +99,15 @@ def _redis() -> Iterator[Redis]:
 def _listens(port: int) -> bool:
     with socket.socket() as sock:
         return not sock.connect_ex(("127.0.0.1", port))
+
+
+T = TypeVar("T")
+
+
+def tried(measured: Callable[[], T]) -> T | None:
+    """What was measured; None, and a word on stderr, when the peer did not do it."""
+    try:
+        return measured()
+    except (Missing, Lost) as error:
+        print(f"\nNot measured: {error}", file=sys.stderr)
+        return None

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.crew import ROOT
-from bench.peers.catalogue import ENVIRONMENT, HERE, NODE, PEERS, Peer
+from bench.peers.catalogue import ENVIRONMENT, HEAT, HERE, NODE, PEERS, Peer
+from tests.heat import venv
+from tests.heat.processes import LabError
 
 
 class Missing(Exception):
@@ -23,8 +25,10 @@ def set_up(names: Sequence[str], tell: Any) -> list[Peer]:
     :raises Missing: it cannot be had.
     """
     peers = [PEERS[name] for name in names]
-    if any(not peer.node for peer in peers):
+    if any(peer.environment == ENVIRONMENT and not peer.node for peer in peers):
         _python(tell)
+    if any(peer.environment == HEAT for peer in peers):
+        _heat(tell)
     if any(peer.node for peer in peers):
         _node(tell)
     if any("redis" in peer.stores for peer in peers) and not shutil.which(
@@ -44,6 +48,14 @@ def _python(tell: Any) -> None:
     pip = [str(ENVIRONMENT / "bin" / "python"), "-m", "pip", "install", "--quiet"]
     _call([*pip, "--disable-pip-version-check", "-r", str(wanted)])
     stamp.touch()
+
+
+def _heat(tell: Any) -> None:
+    tell(f"installing a Heat into {HEAT.name}, unless it is there")
+    try:
+        venv.stock()
+    except LabError as error:
+        raise Missing(str(error)) from error
 
 
 def _node(tell: Any) -> None:

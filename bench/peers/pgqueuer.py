@@ -48,20 +48,36 @@ def fill(url: str, payloads: list[dict[str, Any]]) -> None:
     asyncio.run(run())
 
 
-async def _work(url: str) -> None:
+async def _work(url: str, **options: Any) -> None:
     queuer = PgQueuer(AsyncpgDriver(await asyncpg.connect(plain(url))))
 
     @queuer.entrypoint("noop")
     async def noop(job: Job) -> None:
-        reporter.called(json.loads(job.payload or b"{}"))
+        await reporter.ran_async(json.loads(job.payload or b"{}"))
 
     reporter.serve()
-    await queuer.run(dequeue_timeout=timedelta(seconds=0.1), batch_size=BATCH)
+    await queuer.run(**options)
 
 
 def work(url: str) -> None:
+    poll = timedelta(seconds=0.1)
+    asyncio.run(_work(url, dequeue_timeout=poll, batch_size=BATCH))
+
+
+def rest(url: str) -> None:
     asyncio.run(_work(url))
 
 
+def recover(url: str, lease: float) -> None:
+    asyncio.run(
+        _work(
+            url,
+            dequeue_timeout=timedelta(seconds=0.1),
+            batch_size=BATCH,
+            heartbeat_timeout=timedelta(seconds=lease),
+        )
+    )
+
+
 if __name__ == "__main__":
-    reporter.main(prepare, fill, work)
+    reporter.main(prepare, fill, work, rest, recover)

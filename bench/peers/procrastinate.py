@@ -13,6 +13,8 @@ import procrastinate
 from bench.peers import reporter
 from bench.peers.urls import plain
 
+EAGER = {"fetch_job_polling_interval": 0.05, "delete_jobs": "always"}
+
 
 def application(url: str) -> procrastinate.App:
     connector = procrastinate.PsycopgConnector(conninfo=plain(url))
@@ -20,7 +22,7 @@ def application(url: str) -> procrastinate.App:
 
     @app.task(name="noop")
     async def noop(payload: dict[str, Any]) -> None:
-        reporter.called(payload)
+        await reporter.ran_async(payload)
 
     return app
 
@@ -44,21 +46,35 @@ def fill(url: str, payloads: list[dict[str, Any]]) -> None:
     asyncio.run(run())
 
 
-async def _work(url: str) -> None:
+async def _work(app: procrastinate.App, **options: Any) -> None:
     logging.getLogger("procrastinate").setLevel(logging.ERROR)
-    async with application(url).open_async() as app:
+    async with app.open_async():
         reporter.serve()
-        await app.run_worker_async(
-            concurrency=50,
-            fetch_job_polling_interval=0.05,
-            delete_jobs="always",
-            install_signal_handlers=False,
-        )
+        await app.run_worker_async(install_signal_handlers=False, **options)
 
 
 def work(url: str) -> None:
-    asyncio.run(_work(url))
+    asyncio.run(_work(application(url), concurrency=50, **EAGER))
+
+
+def rest(url: str) -> None:
+    asyncio.run(_work(application(url)))
+
+
+def recover(url: str, lease: float) -> None:
+    """With the task that its documentation has for stalled jobs, once a second."""
+    app = application(url)
+
+    @app.periodic(cron="* * * * * */1")
+    @app.task(name="recovery", queueing_lock="recovery")
+    async def recovery(timestamp: int) -> None:
+        manager = app.job_manager
+        for job in await manager.get_stalled_jobs(seconds_since_heartbeat=lease):
+            await manager.retry_job(job)
+
+    beats = {"update_heartbeat_interval": lease / 3, "stalled_worker_timeout": lease}
+    asyncio.run(_work(app, concurrency=1000, **beats, **EAGER))
 
 
 if __name__ == "__main__":
-    reporter.main(prepare, fill, work)
+    reporter.main(prepare, fill, work, rest, recover)

@@ -1,8 +1,20 @@
 """What a peer's worker notes, and how it is asked: the lines of JSON of
-:mod:`bench.worker`. Needs nothing but Python."""
+:mod:`bench.worker`. Needs nothing but Python.
+
+The commands of a peer's program, each with the URL of its store:
+
+``prepare``  make the tables
+``fill``     hand in COUNT jobs that are due from DUE_IN seconds on, within SPREAD
+``work``     run jobs as fast as its documentation says how to
+``rest``     a worker at its defaults, to which nobody gives work; HURRY times as often,
+             for one whose interval is long
+``recover``  a worker with LEASE seconds, or the least that it knows, until the dead are
+             found out; by the name NAME; whose jobs do not end if HOLDS is 1
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -16,10 +28,28 @@ from typing import Any
 
 CALLS: list[tuple[str, float, float]] = []
 
+RECOVER = sys.argv[3:6] if sys.argv[1:2] == ["recover"] else ["0", "", "0"]
+HURRY = float(sys.argv[3]) if sys.argv[1:2] == ["rest"] else 1.0
+LEASE, NAME, HOLDS = float(RECOVER[0]), RECOVER[1], RECOVER[2] == "1"
+
 
 def called(payload: dict[str, Any]) -> None:
-    """A job runs. One that should hang does so, the first time."""
+    """A job runs."""
     CALLS.append((payload["key"], payload["due"], time.time()))
+
+
+def ran(payload: dict[str, Any]) -> None:
+    """A job runs, in a thread of its own; it ends unless jobs are held."""
+    called(payload)
+    if HOLDS:
+        threading.Event().wait()
+
+
+async def ran_async(payload: dict[str, Any]) -> None:
+    """The same of a coroutine."""
+    called(payload)
+    if HOLDS:
+        await asyncio.Event().wait()
 
 
 def cpu() -> float:
@@ -59,16 +89,24 @@ def payloads(count: int, due_in: float, spread: float) -> list[dict[str, Any]]:
 
 def main(
     prepare: Callable[[str], None],
-    fill: Callable[[str, list[dict[str, Any]]], None],
-    work: Callable[[str], None],
+    fill: Callable[[str, list[dict[str, Any]]], None] | None,
+    work: Callable[[str], None] | None,
+    rest: Callable[[str], None],
+    recover: Callable[[str, float], None] | None,
 ) -> None:
-    """The three commands."""
-    command, url, *rest = sys.argv[1:]
+    """The commands; None is one that the peer does not have."""
+    command, url, *more = sys.argv[1:]
     if command == "prepare":
         prepare(url)
-    elif command == "fill":
-        fill(url, payloads(int(rest[0]), float(rest[1]), float(rest[2])))
-    else:
+        say({"done": command})
+    elif command == "fill" and fill:
+        fill(url, payloads(int(more[0]), float(more[1]), float(more[2])))
+        say({"done": command})
+    elif command == "work" and work:
         work(url)
-        return
-    say({"done": command})
+    elif command == "rest":
+        rest(url)
+    elif command == "recover" and recover:
+        recover(url, LEASE)
+    else:
+        sys.exit(f"It does not {command}.")

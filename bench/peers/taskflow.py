@@ -6,6 +6,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import threading
+import time
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,7 +23,7 @@ from bench.peers import reporter
 
 class Noop(task.Task):
     def execute(self, payload: dict[str, Any]) -> None:
-        reporter.called(payload)
+        reporter.ran(payload)
 
 
 def flow() -> linear_flow.Flow:
@@ -60,20 +62,50 @@ def fill(urls: str, payloads: list[dict[str, Any]]) -> None:
 
 
 def work(urls: str) -> None:
-    logging.getLogger("taskflow").setLevel(logging.CRITICAL)
     saver = store(urls)
+    options = {"wait_timeout": 0.05, "max_simultaneous_jobs": 8}
+    _work(saver, board(urls, saver), engine="serial", **options)
+
+
+def rest(urls: str) -> None:
+    saver = store(urls)
+    _work(saver, board(urls, saver))
+
+
+def recover(urls: str, lease: float) -> None:
+    """A conductor's claims do not expire. These do, and are extended, as the board
+    lets one do by hand."""
+    saver = store(urls)
+    made = board(urls, saver)
+    claim = made.claim
+    held: dict[str, Any] = {}
+
+    def claimed(job: Any, who: str, expiry: float | None = None) -> Any:
+        answer = claim(job, who, expiry=lease)
+        held[job.uuid] = job
+        return answer
+
+    def extend() -> None:
+        while True:
+            time.sleep(lease / 3)
+            for job in list(held.values()):
+                if not job.extend_expiry(lease):
+                    del held[job.uuid]  # it is done
+
+    made.claim = claimed
+    threading.Thread(target=extend, daemon=True).start()
+    _work(saver, made, wait_timeout=0.05, max_simultaneous_jobs=1000)
+
+
+def _work(saver: Any, made: Any, **options: Any) -> None:
+    logging.getLogger("taskflow").setLevel(logging.CRITICAL)
+    name = f"worker-{os.getpid()}"
     conductor = conductors.fetch(
-        "nonblocking",
-        f"worker-{os.getpid()}",
-        board(urls, saver),
-        persistence=saver,
-        engine="serial",
-        wait_timeout=0.05,
-        max_simultaneous_jobs=8,
+        "nonblocking", name, made, persistence=saver, **options
     )
     reporter.serve()
     conductor.run()
 
 
 if __name__ == "__main__":
-    reporter.main(prepare, fill, work)
+    reporter.main(prepare, fill, work, rest, recover)

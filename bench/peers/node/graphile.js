@@ -7,6 +7,18 @@ const reporter = require('./reporter')
 
 const quiet = { logger: undefined, noHandleSignals: true }
 
+const work = async (url, worker) => {
+  const { Logger } = require('graphile-worker')
+  await run({
+    ...quiet,
+    logger: new Logger(() => () => {}),
+    connectionString: url,
+    preset: { worker },
+    taskList: { noop: reporter.ran }
+  })
+  reporter.serve()
+}
+
 reporter.main({
   prepare: (url) => runMigrations({ connectionString: url }),
 
@@ -28,24 +40,18 @@ reporter.main({
     await pool.end()
   },
 
-  work: async (url) => {
-    const { Logger } = require('graphile-worker')
-    await run({
-      ...quiet,
-      logger: new Logger(() => () => {}),
-      connectionString: url,
-      preset: {
-        worker: {
-          concurrentJobs: 24,
-          maxPoolSize: 10,
-          pollInterval: 50,
-          localQueue: { size: 500 },
-          completeJobBatchDelay: 0,
-          failJobBatchDelay: 0
-        }
-      },
-      taskList: { noop: async (payload) => reporter.called(payload) }
-    })
-    reporter.serve()
-  }
+  work: (url) =>
+    work(url, {
+      concurrentJobs: 24,
+      maxPoolSize: 10,
+      pollInterval: 50,
+      localQueue: { size: 500 },
+      completeJobBatchDelay: 0,
+      failJobBatchDelay: 0
+    }),
+
+  rest: (url) => work(url, {}),
+
+  // It has no lease to be set: 4 hours.
+  recover: (url) => work(url, { concurrentJobs: 1000, pollInterval: 50 })
 })

@@ -12,6 +12,18 @@ const boss = (url, options) => {
   return made
 }
 
+const work = async (url, options, workers, how) => {
+  const made = boss(url, options)
+  await made.start()
+  for (let number = 0; number < workers; number++) {
+    await made.work('noop', how, (jobs) =>
+      Promise.all(jobs.map((job) => reporter.ran(job.data)))
+    )
+  }
+  reporter.serve()
+  return made
+}
+
 reporter.main({
   prepare: async (url) => {
     const made = boss(url)
@@ -34,16 +46,17 @@ reporter.main({
     await made.stop({ graceful: false })
   },
 
-  work: async (url) => {
-    const made = boss(url)
-    await made.start()
-    for (let number = 0; number < 4; number++) {
-      await made.work(
-        'noop',
-        { batchSize: 1000, pollingIntervalSeconds: 0.5 },
-        async (jobs) => jobs.forEach((job) => reporter.called(job.data))
-      )
-    }
-    reporter.serve()
+  work: (url) => work(url, {}, 4, { batchSize: 1000, pollingIntervalSeconds: 0.5 }),
+
+  rest: (url) => work(url, {}, 1, {}),
+
+  // The lease is set when a job is handed in, or for its queue, as here.
+  recover: async (url, lease) => {
+    const often = { maintenanceIntervalSeconds: 1 }
+    const made = await work(url, often, 1, {
+      batchSize: 1000,
+      pollingIntervalSeconds: 0.5
+    })
+    await made.updateQueue('noop', { expireInSeconds: lease, retryDelay: 0 })
   }
 })

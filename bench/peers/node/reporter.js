@@ -8,7 +8,16 @@ const calls = []
 const now = () => Date.now() / 1000 // milliseconds
 const say = (answer) => process.stdout.write(JSON.stringify(answer) + '\n')
 
+const command = process.argv[2]
+const holds = command === 'recover' && process.argv[6] === '1'
+
 exports.called = (payload) => calls.push([payload.key, payload.due, now()])
+
+// A job runs; it ends unless jobs are held.
+exports.ran = async (payload) => {
+  exports.called(payload)
+  if (holds) await new Promise(() => {})
+}
 
 const cpu = () => {
   const used = process.resourceUsage()
@@ -31,12 +40,14 @@ const payloads = (count, dueIn, spread) =>
     due: now() + dueIn + Math.random() * spread
   }))
 
-exports.main = async ({ prepare, fill, work }) => {
-  const [command, url, ...rest] = process.argv.slice(2)
+exports.main = async ({ prepare, fill, work, rest, recover }) => {
+  const [url, ...more] = process.argv.slice(3)
   const plain = url.replace('+psycopg', '')
   if (command === 'work') return work(plain)
+  if (command === 'rest') return rest(plain)
+  if (command === 'recover') return recover(plain, Number(more[0]))
   if (command === 'prepare') await prepare(plain)
-  else await fill(plain, payloads(...rest.map(Number)))
+  else await fill(plain, payloads(...more.map(Number)))
   say({ done: command })
   process.exit(0)
 }
