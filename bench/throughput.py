@@ -124,6 +124,7 @@ def _ours(crew: Crew, engines: Sequence[Worker], mode: str, total: int) -> Run:
     until(lambda: not rows.left(place), f"{total} rows are settled", every=0.2)
     used = _server_cpu(place) - used
     notes = ask_all(engines, "notes")
+    ask_all(engines, "hold")  # or they would help the floor
     settled = [moment for note in notes for moment in note["settled"]]
     assert sum(count for _, count, _ in settled) == total, "not each settled once"
     # CPU up to the last settlement: the wait for it to be noticed is not counted.

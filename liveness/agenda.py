@@ -64,9 +64,12 @@ class Agenda:
                     due.append(self._entries.pop(entry.value.id))
             limit += len(due)
             heap = self._heap
+            entries = self._entries
             while len(due) < limit and heap and heap[0][0] <= now:
-                if (entry := self._known(*heapq.heappop(heap))) is not None:
-                    due.append(self._entries.pop(entry.value.id))
+                moment, row_id = heapq.heappop(heap)
+                entry = entries.get(row_id)
+                if entry is not None and entry.due == moment:
+                    due.append(entries.pop(row_id))
         return due
 
     def put_back(self, entries: Iterable[Entry]) -> None:

@@ -130,6 +130,9 @@ class Chronicle:
 
     def settled(self, settled: Iterable[tuple[Deadline, Outcome]]) -> None:
         """These outcomes of deadlines of this engine counted."""
+        if not self._recovered and self.settings.history != History.ALL:
+            # The usual end of most deadlines is worth no word, and no time.
+            settled = [pair for pair in settled if type(pair[1]) is not Done]
         events = []
         for value, outcome in settled:
             with self._lock:

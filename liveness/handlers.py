@@ -161,6 +161,9 @@ class Handlers:
         return full * random.uniform(0.5, 1.0)
 
 
+DONE = Done()
+
+
 def answer(handler: Handler, deadline: Deadline) -> Outcome:
     """Run the handler for ``deadline`` and return what it answered.
 
@@ -169,7 +172,7 @@ def answer(handler: Handler, deadline: Deadline) -> Outcome:
     run = handler.expired if deadline.expired else handler.orphaned
     outcome = run(deadline)
     if outcome is None:
-        return Done()
+        return DONE
     if problem := _nonsense(outcome):
         raise TypeError(f"handler {handler} answered {outcome!r:.100}: {problem}")
     return outcome

@@ -16,6 +16,8 @@ from datetime import datetime, timedelta
 BOUNDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)
 """Seconds; claims are counted by the least of them that they were late at most."""
 
+_BOUNDS = [timedelta(seconds=bound) for bound in BOUNDS]
+
 _LINE = re.compile(
     r"(\d{4}-\d\d-\d\dT\d\d:\d\dZ): \d{1,9} claimed, at most (\d{1,9}\.\d{3}) s late"
     r" \((.{1,400})\)"
@@ -37,11 +39,18 @@ class Minute:
         """How many there were."""
         return sum(self.counts)
 
-    def add(self, late: float) -> None:
-        """One that was claimed so many seconds after it was due."""
-        self.counts[bisect.bisect_left(BOUNDS, late)] += 1
-        if late > self.most:
-            self.most = late
+    def add(self, now: datetime, due: Iterable[datetime]) -> None:
+        """Claimed ``now``, and due then. What was not due yet was not late."""
+        moments = sorted(due)
+        if not moments:
+            return
+        self.most = max(self.most, (now - moments[0]).total_seconds())
+        for place, bound in enumerate((*_BOUNDS, None)):
+            start = 0 if bound is None else bisect.bisect_left(moments, now - bound)
+            self.counts[place] += len(moments) - start
+            del moments[start:]
+            if not moments:
+                break
 
     def merge(self, other: Minute) -> None:
         """The claims of ``other`` too."""
@@ -80,11 +89,10 @@ class Counted:
         self._minutes: dict[datetime, Minute] = {}
 
     def add(self, now: datetime, due: Iterable[datetime]) -> None:
-        """Claimed ``now``, and due then. What was not due yet was not late."""
+        """See :meth:`Minute.add`."""
         start = now.replace(second=0, microsecond=0)
         minute = self._minutes.get(start) or Minute()
-        for moment in due:
-            minute.add(max((now - moment).total_seconds(), 0.0))
+        minute.add(now, due)
         if minute.claimed:
             self._minutes[start] = minute
 

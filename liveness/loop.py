@@ -331,9 +331,9 @@ class Loop:
 def _latest(entries: list[Entry]) -> list[Entry]:
     """One for each row. (An arm whose answer was lost may come back after its deadline
     was handled, and be beside the newer value: a claim of both would count as two.)"""
-    newest = {e.value.id: e for e in sorted(entries, key=lambda e: e.value.epoch)}
-    if len(newest) == len(entries):
+    if len({entry.value.id for entry in entries}) == len(entries):
         return entries
+    newest = {e.value.id: e for e in sorted(entries, key=lambda e: e.value.epoch)}
     return [entry for entry in entries if newest[entry.value.id] is entry]
 
 

@@ -9,19 +9,24 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+Task = TypeVar("Task")
 
 
-class Pool:
-    """At most ``size`` threads that call what they are given, in order.
+class Pool(Generic[Task]):
+    """At most ``size`` threads that ``run`` the tasks they are given, in order.
 
     Threads are woken one by one, each by the one before as it begins a task while more
     are waiting: tasks that take microseconds are done by the first, and one that hangs
     keeps no other waiting.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, run: Callable[[Task], None]) -> None:
+        """``run`` must not raise."""
         self.size = size
-        self._tasks: deque[Callable[[], None]] = deque()
+        self._run = run
+        self._tasks: deque[Task] = deque()
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._threads = 0
@@ -29,8 +34,8 @@ class Pool:
         self._coming = False  # one was woken or started, and is not at work yet
         self._stopping = False
 
-    def submit(self, tasks: Sequence[Callable[[], None]]) -> None:
-        """Afterwards some thread will call each of ``tasks``, once. None may raise."""
+    def submit(self, tasks: Sequence[Task]) -> None:
+        """Afterwards some thread will run each of ``tasks``, once."""
         with self._lock:
             self._tasks.extend(tasks)
             start = self._call_one()
@@ -45,7 +50,7 @@ class Pool:
             self._start_thread()
 
     def stop(self) -> None:
-        """Let idle threads end; tasks already submitted are still called."""
+        """Let idle threads end; tasks already submitted are still run."""
         with self._lock:
             self._stopping = True
             self._changed.notify_all()
@@ -77,13 +82,13 @@ class Pool:
     def _work(self) -> None:
         self._arrived()
         while (task := self._next()) is not None:
-            task()
+            self._run(task)
 
     def _arrived(self) -> None:
         with self._lock:
             self._coming = False
 
-    def _next(self) -> Callable[[], None] | None:
+    def _next(self) -> Task | None:
         with self._lock:
             while not self._tasks:
                 if self._stopping:

@@ -7,13 +7,12 @@ handler returns after its hold was spent is ignored; in the database its token i
 from __future__ import annotations
 
 import dataclasses
-import functools
 import threading
 from collections.abc import Callable, Iterable, Sequence
 
 from liveness import exceptions, log
 from liveness.clock import Clock
-from liveness.handlers import Handlers, answer
+from liveness.handlers import DONE, Handlers, answer
 from liveness.model import Deadline, Outcome, Park, Release, Retry, Unstarted
 from liveness.pool import Pool
 from liveness.trust import Trust
@@ -25,11 +24,12 @@ ALL_HANG = "every handler thread of its engine hangs"
 
 @dataclasses.dataclass(slots=True)
 class Hold:
-    """One claimed value in this engine's hands."""
+    """One claimed value in this engine's hands. ``outcome``: what it was spent for."""
 
     value: Deadline
+    limit: float
     started: float | None = None
-    limit: float = 0.0
+    outcome: Outcome = DONE
     spent: bool = False
     late: bool = False
 
@@ -51,7 +51,7 @@ class Runner:
         self._trust = trust
         self._clock = clock
         self._ring = ring
-        self._pool = Pool(threads)
+        self._pool = Pool(threads, self._execute)
         self._lock = threading.Lock()
         self._holds: dict[int, Hold] = {}
         self._collected: dict[int, Hold] = {}
@@ -60,7 +60,7 @@ class Runner:
         self._unstarted = 0
         self._untrusted: list[Hold] = []
         self._hung = 0
-        self._answers: list[tuple[Hold, Outcome]] = []
+        self._answers: list[Hold] = []
         self._mean = 0.1  # seconds a handler takes, a running mean
 
     def run(self, values: Iterable[Deadline]) -> None:
@@ -70,7 +70,7 @@ class Runner:
             return
         kinds = {value.kind for value in values}
         limits = {kind: self._handlers.timeout(kind) for kind in kinds}
-        holds = [Hold(value, limit=limits[value.kind]) for value in values]
+        holds = [Hold(value, limits[value.kind]) for value in values]
         self.on_run([value.id for value in values])
         with self._lock:
             self._holds.update((hold.value.id, hold) for hold in holds)
@@ -89,12 +89,13 @@ class Runner:
     def room(self) -> int:
         """How many more claims the threads finish in about a second, by their recent
         pace, so that none waits here while another engine is idle; at most a batch,
-        none when all threads hang."""
+        none when all threads hang. Almost two are held at most, one of which runs while
+        the other is settled and the next claimed; of batches of one, one."""
         with self._lock:
             working = self._pool.size - self._hung
             pace = int(working / max(self._mean, 1e-6)) if working else 0
-            most = min(max(pace, working), self.batch_size)
-            return max(0, most - len(self._holds))
+            most = min(max(pace, working), 2 * self.batch_size - 1)
+            return max(0, min(most - len(self._holds), self.batch_size))
 
     def held(self) -> list[Deadline]:
         """The values held, running or not."""
@@ -134,11 +135,11 @@ class Runner:
         held until :meth:`let_go`."""
         with self._lock:
             answers, self._answers = self._answers, []
-            for hold, _ in answers:
+            for hold in answers:
                 self._collected[hold.value.id] = hold
                 if self._holds.get(hold.value.id) is hold:
                     del self._holds[hold.value.id]
-        return [(hold.value, outcome) for hold, outcome in answers]
+            return [(hold.value, hold.outcome) for hold in answers]
 
     def let_go(self, values: Iterable[Deadline]) -> None:
         """The outcomes of ``values`` are settled; they are held no more."""
@@ -168,10 +169,9 @@ class Runner:
                         event="hung",
                     )
             if self._hung >= self._pool.size:
-                self._answers = [
-                    (hold, Release(ALL_HANG) if hold.late else outcome)
-                    for hold, outcome in self._answers
-                ]
+                for hold in self._answers:
+                    if hold.late:
+                        hold.outcome = Release(ALL_HANG)
                 self._withdraw(ALL_HANG)
 
     def withdraw(self, reason: str) -> None:
@@ -213,7 +213,7 @@ class Runner:
             )
 
     def _submit(self, holds: Sequence[Hold]) -> None:
-        self._pool.submit([functools.partial(self._execute, hold) for hold in holds])
+        self._pool.submit(holds)
 
     def _execute(self, hold: Hold) -> None:
         with self._lock:
@@ -245,8 +245,8 @@ class Runner:
             self._ring()
 
     def _spend(self, hold: Hold, outcome: Outcome) -> None:
-        hold.spent = True
-        self._answers.append((hold, outcome))
+        hold.spent, hold.outcome = True, outcome
+        self._answers.append(hold)
 
     def _outcome(self, value: Deadline) -> Outcome:
         handler = self._handlers.get(value.kind)

@@ -208,9 +208,12 @@ class Settler:
         return outcome
 
     def _forget(self, batch: list[Settlement], stale: set[int]) -> None:
-        gone = {id(settlement) for settlement in batch}
         with self._lock:
-            self._pending = [s for s in self._pending if id(s) not in gone]
+            if len(batch) == len(self._pending):
+                self._pending = []
+            else:
+                gone = {id(settlement) for settlement in batch}
+                self._pending = [s for s in self._pending if id(s) not in gone]
         self._let_go([settlement.value for settlement in batch])
         settled = []
         for settlement in batch:

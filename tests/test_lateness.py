@@ -36,8 +36,7 @@ def minutes(reader):
 
 def minute(*late):
     made = Minute()
-    for each in late:
-        made.add(each)
+    made.add(NOON, [NOON - timedelta(seconds=each) for each in late])
     return made
 
 
@@ -45,7 +44,7 @@ def minute(*late):
 
 
 @pytest.mark.parametrize(
-    ("late", "place"), [(0.0, 0), (0.01, 0), (0.0100001, 1), (1000.0, 10), (1001.0, 11)]
+    ("late", "place"), [(0.0, 0), (0.01, 0), (0.010001, 1), (1000.0, 10), (1001.0, 11)]
 )
 def test_a_bound_counts_what_is_just_as_late(late, place):
     assert minute(late).counts.index(1) == place

@@ -310,14 +310,14 @@ def test_no_more_is_claimed_than_there_is_room_for(every_fleet, hanging):
         owner.live.arm("timer", f"k{number}", due_in=1)
     fleet.clock.advance(1 + 6)
     engine.beat()
-    engine.turn()
-    assert len([row for row in fleet.rows() if row.owner_id == engine.id]) == 3
-    engine.turn()
-    assert len([row for row in fleet.rows() if row.owner_id == engine.id]) == 3
+    for held in (3, 5, 5):  # a batch that is run, and most of one that waits
+        engine.turn()
+        mine = [row for row in fleet.rows() if row.owner_id == engine.id]
+        assert len(mine) == held
     other.beat()
     other.turn()
     other.settle()
-    assert len(takes.keys) == 5
+    assert len(takes.keys) == 3
 
 
 def test_slow_handlers_leave_the_rest_to_others(fleet, hanging, clock):
@@ -385,7 +385,7 @@ def test_a_handler_that_is_gone_parks_its_deadline(fleet):
 
 
 def test_the_pool_never_has_more_threads_than_its_size():
-    pool, gate = Pool(3), threading.Event()
+    pool, gate = Pool(3, lambda task: task()), threading.Event()
     running, peak, lock = [0], [0], threading.Lock()
 
     def task():
@@ -407,7 +407,7 @@ def test_the_pool_never_has_more_threads_than_its_size():
 
 
 def test_an_idle_thread_is_used_before_another_is_started():
-    pool, done = Pool(3), []
+    pool, done = Pool(3, lambda task: task()), []
     for number in range(5):
         pool.submit([lambda n=number: done.append(n)])
         wait_until(lambda n=number: len(done) == n + 1 and pool._idle == 1)
@@ -417,7 +417,11 @@ def test_an_idle_thread_is_used_before_another_is_started():
 
 def test_tasks_that_hang_keep_no_other_waiting():
     """Submitted at once, of which each thread wakes the next."""
-    pool, gate, done = Pool(3), threading.Event(), threading.Event()
+    pool, gate, done = (
+        Pool(3, lambda task: task()),
+        threading.Event(),
+        threading.Event(),
+    )
     pool.submit([gate.wait, gate.wait, done.set])
     assert done.wait(10)
     gate.set()

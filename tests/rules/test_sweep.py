@@ -324,11 +324,11 @@ def test_what_has_to_wait_for_a_thread_does_not_keep_timers_from_an_owner(
     kinds = (action, Recorder())
     dead, engine = fleet(*kinds), fleet(*kinds, handler_threads=1, **small_pages)
     engine.turn()
-    for number in range(2):
+    for number in range(3):
         engine.live.arm("action", f"runs{number}", due_in=1)
     fleet.clock.advance(1)
-    engine.turn()
-    assert engine.parts.runner.room == 0
+    while engine.parts.runner.room:
+        engine.turn()
     for number in range(5):
         dead.live.arm("action", f"waits{number}", due_in=HOUR)
     dead.live.arm("timer", "k", due_in=2 * HOUR)
