@@ -14,9 +14,10 @@ from oslo_db import exception as db_exc
 from liveness import clock as clocks
 from liveness import exceptions, log
 from liveness.conf import Settings
+from liveness.db.arming import NewDeadline
 from liveness.db.claims import Claims
 from liveness.db.connection import is_database_error, one_line, retrying, transaction
-from liveness.db.deadlines import Deadlines, NewDeadline
+from liveness.db.deadlines import Deadlines
 from liveness.db.rows import dump_payload, new_token, token_of
 from liveness.db.tables import KEY_LENGTH
 from liveness.handlers import Handlers, kind_problem

@@ -23,7 +23,7 @@ LAYERS = """
     db db.psycopg_timeout db.psycopg_dates
     db.tables db.connection db.stepping db.prepared
     db.rows db.engines db.migration
-    db.events db.completion
+    db.events db.completion db.arming
     db.claims db.deadlines db.finding db.report
     handlers
     detector heart runner audit chronicle

@@ -7,18 +7,18 @@ absence, tells whether the first one counted.
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 from oslo_db import exception as db_exc
-from sqlalchemy.dialects import postgresql
 
 from liveness import exceptions
 from liveness.clock import Clock
 from liveness.db import tables
+from liveness.db.arming import Arming, NewDeadline, insertion
 from liveness.db.completion import Completion
 from liveness.db.prepared import Prepared, Statements
 from liveness.db.rows import (
@@ -36,18 +36,7 @@ from liveness.model import Deadline, DeadlineState
 
 D = tables.deadline
 
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class NewDeadline:
-    """A deadline to be armed. ``due`` is seconds from now or a UTC moment."""
-
-    kind: str
-    key: str
-    owner_id: str
-    due: float | datetime
-    max_attempts: int
-    payload: str | None
-    token: int = dataclasses.field(default_factory=new_token)
+TAKEN = (db_exc.DBDuplicateEntry, sa.exc.IntegrityError)
 
 
 class Deadlines:
@@ -58,6 +47,7 @@ class Deadlines:
         self._stamp = clock.database_now()
         self._statements = Statements()
         self._completion = Completion()
+        self._arming = Arming(clock)
 
     def arm(
         self, connection: sa.Connection, new: NewDeadline, hosted: bool = False
@@ -70,40 +60,10 @@ class Deadlines:
         """
         if hosted:
             self._look_first(connection, new)
-        statement, sent, moments = self._arming(connection.dialect, new)
-        try:
-            if connection.dialect.insert_returning:
-                for row in statement.rows(connection, sent, moments):
-                    return deadline_of(row)
-            else:
-                statement.execute(connection, sent, moments)
-        except (db_exc.DBDuplicateEntry, sa.exc.IntegrityError):
-            pass
-        return self._armed_before(connection, [new])[0]
-
-    def _arming(
-        self, dialect: sa.Dialect, new: NewDeadline
-    ) -> tuple[Prepared, dict[str, Any], dict[str, Any]]:
-        """The INSERT of one deadline, and what to send with it."""
-        values = self._values(new)
-        given = isinstance(new.due, datetime)
-        moments = {} if given else {"due": values["due_at"]}
-        plain = {
-            name: value
-            for name, value in values.items()
-            if not isinstance(value, sa.ColumnElement)
-        }
-
-        def make() -> Prepared:
-            parts = values | {name: sa.bindparam(f"new_{name}") for name in plain}
-            statement = self._insert(dialect).values(parts)
-            if dialect.insert_returning:
-                statement = statement.returning(*COLUMNS)
-            return Prepared(statement, dialect, COLUMNS, moments)
-
-        name = ("arm", given, dialect.insert_returning)
-        statement = self._statements.get(name, dialect, make)
-        return statement, {f"new_{n}": value for n, value in plain.items()}, moments
+        value = None
+        with contextlib.suppress(*TAKEN):
+            value = self._arming.one(connection, new)
+        return value or self._armed_before(connection, [new])[0]
 
     def arm_many(
         self, connection: sa.Connection, news: Sequence[NewDeadline]
@@ -115,12 +75,12 @@ class Deadlines:
         """
         now = connection.execute(sa.select(self._now())).scalar_one()
         rows = [self._values(new, now) for new in news]
-        statement = self._insert(connection.dialect)
+        statement = insertion(connection.dialect)
         if connection.dialect.insert_returning:
             statement = statement.returning(D.c.id, D.c.token)
         try:
             result = connection.execute(statement, rows)
-        except (db_exc.DBDuplicateEntry, sa.exc.IntegrityError):
+        except TAKEN:
             return self._armed_before(connection, news)
         if connection.dialect.insert_returning:
             ids = {row.token: row.id for row in result}
@@ -350,12 +310,6 @@ class Deadlines:
             sa.select(*COLUMNS).where(D.c.id == row_id)
         ).one_or_none()
         return None if row is None else deadline_of(row)
-
-    def _insert(self, dialect: sa.Dialect) -> Any:
-        # On PostgreSQL an error would end the caller's transaction.
-        if dialect.name == "postgresql":
-            return postgresql.insert(D).on_conflict_do_nothing()
-        return sa.insert(D)
 
     def _values(self, new: NewDeadline, now: datetime | None = None) -> dict[str, Any]:
         when = self._moment(new.due, now)

@@ -16,9 +16,10 @@ import sqlalchemy as sa
 
 from liveness.clock import Clock
 from liveness.db import migration, tables
+from liveness.db.arming import NewDeadline
 from liveness.db.claims import Claims
 from liveness.db.connection import Database, transaction
-from liveness.db.deadlines import Deadlines, NewDeadline
+from liveness.db.deadlines import Deadlines
 from liveness.db.engines import Engines
 from liveness.db.finding import Finder, Found, Scope
 from liveness.model import Deadline, Engine, EngineState
