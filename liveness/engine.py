@@ -649,7 +649,10 @@ class Running:
         that is earlier than it thinks."""
         now = self._clock.monotonic()
         soon = now + self._live.settings.sweep_interval * 1.5
-        times = [(self._sweep.skew.monotonic(value.due_at), value) for value in values]
+        skew = self._sweep.skew
+        last = skew.moment(soon)  # most are later, and nothing more is asked of them
+        early = [value for value in values if value.due_at <= last]
+        times = [(skew.monotonic(value.due_at), value) for value in early]
         entries = [Entry(due, value) for due, value in times if due <= soon]
         if entries:
             earliest = min(entry.due for entry in entries)

@@ -16,9 +16,9 @@ from liveness import exceptions, log
 from liveness.conf import Settings
 from liveness.db.arming import NewDeadline
 from liveness.db.claims import Claims
-from liveness.db.connection import is_database_error, one_line, retrying, transaction
+from liveness.db.connection import is_database_error, one_line, retrying
 from liveness.db.deadlines import Deadlines
-from liveness.db.rows import dump_payload, new_token, token_of
+from liveness.db.rows import dump_payload, new_token, new_tokens, token_of
 from liveness.db.tables import KEY_LENGTH
 from liveness.handlers import Handlers, kind_problem
 from liveness.model import Deadline, DeadlineState, Done, Outcome
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session  # 5 MiB that the host may not have loaded
 
 R = TypeVar("R")
-
-BATCH = 1000
-"""Rows of one INSERT statement of :meth:`Owner.arm_many`."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -158,7 +155,8 @@ class Owner:
         :raises DatabaseError: it may or may not be armed. (With ``connection``, that
             connection's own errors are raised.)
         """
-        new = self._new(Arm(kind, key, due_in, due_at, payload, max_attempts))
+        arm = Arm(kind, key, due_in, due_at, payload, max_attempts)
+        (new,) = self._news([arm])
         if connection is not None:
             value = self._deadlines.arm(_plain(connection), new, hosted=True)
         else:
@@ -173,15 +171,11 @@ class Owner:
     ) -> list[Deadline]:
         """Write all of ``arms`` down or none, in one transaction and in statements of
         a thousand rows; otherwise as :meth:`arm`."""
-        news = [self._new(arm) for arm in arms]
-        values: list[Deadline] = []
+        news = self._news(arms)
         if connection is not None:
-            plain = _plain(connection)
-            with plain.begin_nested():
-                for batch in _batches(news, BATCH):
-                    values += self._deadlines.arm_many(plain, batch)
+            values = self._deadlines.arm_many(_plain(connection), news, hosted=True)
         else:
-            values = self._arm(news, lambda own: self._arm_batches(own, news))
+            values = self._arm(news, lambda own: self._deadlines.arm_many(own, news))
         self._armed(values)
         return values
 
@@ -365,25 +359,26 @@ class Owner:
 
     # --- checks -----------------------------------------------------------------
 
-    def _new(self, arm: Arm) -> NewDeadline:
+    def _news(self, arms: Sequence[Arm]) -> list[NewDeadline]:
+        tokens = new_tokens(len(arms))
+        news = [self._new(arm, token) for arm, token in zip(arms, tokens, strict=True)]
+        self.trust.check()
+        return news
+
+    def _new(self, arm: Arm, token: int) -> NewDeadline:
         kind, key = arm.kind, arm.key
-        problem = kind_problem(kind) or _key_problem(key)
+        known = isinstance(kind, str) and kind in self._handlers
+        problem = (None if known else kind_problem(kind)) or _key_problem(key)
         if problem:
             raise exceptions.InvalidDeadline(
                 kind=_shown(kind), key=_shown(key), reason=problem
             )
-        if kind not in self._handlers:
-            known = ", ".join(sorted(self._handlers)) or "none"
-            raise exceptions.UnknownKind(kind=kind, key=key, known=known)
-        self.trust.check()
-        return NewDeadline(
-            kind=kind,
-            key=key,
-            owner_id=self._me,
-            due=self._due(kind, key, arm.due_in, arm.due_at),
-            max_attempts=self._attempts(arm),
-            payload=self._payload(arm),
-        )
+        if not known:
+            handled = ", ".join(sorted(self._handlers)) or "none"
+            raise exceptions.UnknownKind(kind=kind, key=key, known=handled)
+        due = self._due(kind, key, arm.due_in, arm.due_at)
+        most, payload = self._attempts(arm), self._payload(arm)
+        return NewDeadline(kind, key, self._me, due, most, payload, token)
 
     def _due(self, kind: str, key: str, due_in: Any, due_at: Any) -> float | datetime:
         try:
@@ -414,6 +409,8 @@ class Owner:
         return most
 
     def _payload(self, arm: Arm) -> str | None:
+        if arm.payload is None:
+            return None
         try:
             text = dump_payload(arm.payload)
             limit = self.settings.payload_limit
@@ -492,25 +489,11 @@ class Owner:
             )
         return values
 
-    def _arm_batches(
-        self, own: sa.Connection, news: Sequence[NewDeadline]
-    ) -> list[Deadline]:
-        values: list[Deadline] = []
-        with transaction(own):
-            for batch in _batches(news, BATCH):
-                values += self._deadlines.arm_many(own, batch)
-        return values
-
 
 def _plain(connection: sa.Connection | Session) -> sa.Connection:
     if isinstance(connection, sa.Connection):
         return connection
     return connection.connection()
-
-
-def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
 
 
 def _key_problem(key: Any) -> str | None:

@@ -48,7 +48,8 @@ class Skew:
 
     def moment(self, monotonic: float) -> datetime:
         """The database's UTC at ``monotonic``, about; the epoch before a reading."""
-        return EPOCH + timedelta(seconds=monotonic + (self._offset or -monotonic))
+        offset = -monotonic if self._offset is None else self._offset
+        return EPOCH + timedelta(seconds=monotonic + offset)
 
     @property
     def now(self) -> datetime | None:

@@ -7,9 +7,9 @@ absence, tells whether the first one counted.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext, suppress
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,15 +18,15 @@ from oslo_db import exception as db_exc
 from liveness import exceptions
 from liveness.clock import Clock
 from liveness.db import tables
-from liveness.db.arming import Arming, NewDeadline, insertion
+from liveness.db.arming import Arming, NewDeadline
 from liveness.db.completion import Completion
+from liveness.db.connection import transaction
 from liveness.db.prepared import Prepared, Statements
 from liveness.db.rows import (
     COLUMNS,
     among,
     deadline_of,
     held,
-    load_payload,
     looked_at,
     new_token,
     reason_text,
@@ -36,6 +36,12 @@ from liveness.model import Deadline, DeadlineState
 
 D = tables.deadline
 
+ROWS = 1000
+"""Most rows of an INSERT."""
+
+BYTES = 4 << 20
+"""Most bytes of payload in it: servers and drivers take no statement of any length."""
+
 TAKEN = (db_exc.DBDuplicateEntry, sa.exc.IntegrityError)
 
 
@@ -44,7 +50,6 @@ class Deadlines:
 
     def __init__(self, clock: Clock) -> None:
         self._now = clock.database_now
-        self._stamp = clock.database_now()
         self._statements = Statements()
         self._completion = Completion()
         self._arming = Arming(clock)
@@ -61,37 +66,34 @@ class Deadlines:
         if hosted:
             self._look_first(connection, new)
         value = None
-        with contextlib.suppress(*TAKEN):
+        with suppress(*TAKEN):
             value = self._arming.one(connection, new)
         return value or self._armed_before(connection, [new])[0]
 
     def arm_many(
-        self, connection: sa.Connection, news: Sequence[NewDeadline]
+        self,
+        connection: sa.Connection,
+        news: Sequence[NewDeadline],
+        hosted: bool = False,
     ) -> list[Deadline]:
-        """Insert all of ``news`` or none, inside a transaction of the caller's, in
-        statements of many rows. Values come back in the order given.
+        """Insert all of ``news`` or none, in statements of many rows. Values come back
+        in the order given. ``hosted``: within a transaction of the caller's.
 
-        :raises AlreadyArmed: for the first whose key lives; the caller rolls back.
+        :raises AlreadyArmed: for the first whose key lives; nothing was changed.
         """
-        now = connection.execute(sa.select(self._now())).scalar_one()
-        rows = [self._values(new, now) for new in news]
-        statement = insertion(connection.dialect)
-        if connection.dialect.insert_returning:
-            statement = statement.returning(D.c.id, D.c.token)
+        batches = list(_batches(news))
+        if hosted:
+            whole: Any = connection.begin_nested()
+        else:  # one statement is a transaction by itself
+            whole = transaction(connection) if len(batches) > 1 else nullcontext()
+        values = []
         try:
-            result = connection.execute(statement, rows)
+            with whole:
+                for batch in batches:
+                    values += self._arming.many(connection, batch)
         except TAKEN:
             return self._armed_before(connection, news)
-        if connection.dialect.insert_returning:
-            ids = {row.token: row.id for row in result}
-        else:
-            ids = self._ids(connection, news)
-        if len(ids) < len(news):
-            return self._armed_before(connection, news)
-        return [
-            Deadline(id=ids[new.token], **_as_armed(row))
-            for new, row in zip(news, rows, strict=True)
-        ]
+        return values
 
     def armed(
         self, connection: sa.Connection, news: Sequence[NewDeadline]
@@ -311,44 +313,8 @@ class Deadlines:
         ).one_or_none()
         return None if row is None else deadline_of(row)
 
-    def _values(self, new: NewDeadline, now: datetime | None = None) -> dict[str, Any]:
-        when = self._moment(new.due, now)
-        stamp = now or self._stamp
-        return {
-            "kind": new.kind,
-            "key": new.key,
-            "owner_id": new.owner_id,
-            "token": new.token,
-            "arm_token": new.token,
-            "epoch": 1,
-            "state": DeadlineState.ARMED,
-            "due_at": when,
-            "expires_at": when,
-            "attempts": 0,
-            "max_attempts": new.max_attempts,
-            "payload": new.payload,
-            "created_at": stamp,
-            "updated_at": stamp,
-        }
-
-    def _moment(self, due: float | datetime, now: datetime | None = None) -> Any:
-        if isinstance(due, datetime):
-            return due
-        if now is None:
-            return self._now(due)
-        return now + timedelta(seconds=due)
-
-    def _ids(
-        self, connection: sa.Connection, news: Sequence[NewDeadline]
-    ) -> dict[int, int]:
-        ids = {}
-        for kind in {new.kind for new in news}:
-            keys = [new.key for new in news if new.kind == kind]
-            statement = sa.select(D.c.token, D.c.id).where(
-                D.c.kind == kind, D.c.key.in_(keys)
-            )
-            ids.update({row.token: row.id for row in connection.execute(statement)})
-        return ids
+    def _moment(self, due: float | datetime) -> Any:
+        return due if isinstance(due, datetime) else self._now(due)
 
     def _look_first(self, connection: sa.Connection, new: NewDeadline) -> None:
         """A duplicate key leaves a lock on its row until the caller's transaction ends,
@@ -378,12 +344,19 @@ class Deadlines:
         return values
 
 
-def _as_armed(values: dict[str, Any]) -> dict[str, Any]:
-    """The fields of the value of a row that was inserted with ``values``."""
-    fields = {column.name: values.get(column.name) for column in COLUMNS}
-    del fields["id"]
-    fields.update(payload=load_payload(values["payload"])[0], last_error=None)
-    return fields
+def _batches(news: Sequence[NewDeadline]) -> Iterator[list[NewDeadline]]:
+    """``news``, as many at a time as a statement takes."""
+    batch: list[NewDeadline] = []
+    size = 0
+    for new in news:
+        length = len(new.payload or "")
+        if batch and (len(batch) >= ROWS or size + length > BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(new)
+        size += length
+    if batch:
+        yield batch
 
 
 def _as_given_out(new: NewDeadline, row: Deadline) -> Deadline:

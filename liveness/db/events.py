@@ -15,11 +15,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 
 from liveness.clock import Clock
 from liveness.db import tables
-from liveness.db.prepared import ManyRows, kind_of
+from liveness.db.prepared import ManyRows, kind_of, rows_of_json
 from liveness.events import Event, What
 
 V = tables.event
@@ -57,8 +56,8 @@ class EventLog:
     def __init__(self, clock: Clock) -> None:
         self._now = clock.database_now
         self._insert = sa.insert(V).values(at=clock.database_now())
-        self._insert_sqlite = self._from_json(_sqlite_rows())
-        self._insert_postgresql = self._from_json(_postgresql_rows())
+        self._insert_sqlite = self._from_json("sqlite")
+        self._insert_postgresql = self._from_json("postgresql")
         self._many: dict[object, ManyRows] = {}
 
     def add(self, connection: sa.Connection, events: Sequence[Event]) -> None:
@@ -80,8 +79,9 @@ class EventLog:
                 self._many[kind_of(dialect)] = many
             many.execute(connection, rows)
 
-    def _from_json(self, rows: Sequence[Any]) -> Any:
+    def _from_json(self, dialect: str) -> Any:
         """Where an INSERT of many rows is sent, or committed, one by one."""
+        rows = rows_of_json(dialect, [V.c[name] for name in WRITTEN])
         return sa.insert(V).from_select(
             ["at", *WRITTEN], sa.select(self._now(), *rows), include_defaults=False
         )
@@ -118,21 +118,6 @@ class EventLog:
         if last is None:
             return 0
         return connection.execute(sa.delete(V).where(V.c.id <= last)).rowcount
-
-
-def _sqlite_rows() -> list[Any]:
-    rows = sa.func.json_each(sa.bindparam("rows")).table_valued("value")
-    return [
-        sa.func.json_extract(rows.c.value, f"$[{number}]")
-        for number in range(len(WRITTEN))
-    ]
-
-
-def _postgresql_rows() -> list[Any]:
-    text = sa.cast(sa.bindparam("rows", type_=sa.Text), postgresql.JSON)
-    columns = [sa.column(name, V.c[name].type) for name in WRITTEN]
-    rows = sa.func.json_to_recordset(text).table_valued(*columns, name="rows")
-    return list(rows.render_derived(with_types=True).c)
 
 
 def _row(event: Event) -> dict[str, Any]:

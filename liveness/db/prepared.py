@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
 
 def parameter_of(moment: Any) -> sa.BindParameter[Any]:
@@ -143,6 +144,20 @@ class ManyRows:
         whole = (fixed | dict(row) for row in rows)
         values = [row[name] for row in whole for name in names]
         return connection.exec_driver_sql(text, tuple(values))
+
+
+def rows_of_json(dialect: str, columns: Sequence[sa.Column[Any]]) -> list[Any]:
+    """``columns`` of the rows in the parameter ``rows``, a JSON text: of lists on
+    SQLite, of objects on PostgreSQL. One text for any number of rows is compiled once,
+    planned once, and has one parameter."""
+    if dialect == "sqlite":
+        rows = sa.func.json_each(sa.bindparam("rows", type_=sa.Text))
+        value = rows.table_valued("value").c.value
+        return [sa.func.json_extract(value, f"$[{n}]") for n in range(len(columns))]
+    text = sa.cast(sa.bindparam("rows", type_=sa.Text), postgresql.JSON)
+    typed = [sa.column(column.name, column.type) for column in columns]
+    found = sa.func.json_to_recordset(text).table_valued(*typed, name="rows")
+    return list(found.render_derived(with_types=True).c)
 
 
 class Statements:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import struct
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -48,6 +49,12 @@ def reason_text(text: str) -> str | None:
 def new_token() -> int:
     """A random number that no earlier holder of a row can know."""
     return secrets.randbits(62)
+
+
+def new_tokens(count: int) -> list[int]:
+    """So many of them, for which the kernel is asked once."""
+    drawn = struct.unpack(f"={count}Q", secrets.token_bytes(8 * count))
+    return [number >> 2 for number in drawn]
 
 
 def token_of(token: int, row_id: int) -> int:

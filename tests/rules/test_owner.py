@@ -389,8 +389,8 @@ def test_an_arm_whose_answer_was_lost_is_not_armed_again_when_it_may_be_done(
             other.turn()
         other.settle()
 
-    name = "_arm_batches" if many else "arm"
-    target = engine.parts.owner if many else engine.parts.deadlines
+    name = "arm_many" if many else "arm"
+    target = engine.parts.deadlines
     Meanwhile(target, name, handled, before=False)
     Fault(target, name, after=1)
     with pytest.raises(exceptions.DatabaseError, match="handled since"):
@@ -426,7 +426,7 @@ def test_an_arm_that_was_refused_for_a_conflict_is_sent_again(fleet):
 def test_many_armed_at_once_survive_a_lost_answer(every_fleet):
     fleet = every_fleet
     engine = fleet()
-    Fault(engine.parts.owner, "_arm_batches", after=1)
+    Fault(engine.parts.deadlines, "arm_many", after=1)
     values = engine.live.arm_many([Arm("timer", f"k{n}", due_in=60) for n in range(3)])
     assert [value.key for value in values] == ["k0", "k1", "k2"]
     assert {row.token for row in fleet.rows()} == {value.token for value in values}

@@ -18,10 +18,11 @@ from liveness.clock import Clock
 from liveness.db import migration, tables
 from liveness.db.arming import NewDeadline
 from liveness.db.claims import Claims
-from liveness.db.connection import Database, transaction
+from liveness.db.connection import Database
 from liveness.db.deadlines import Deadlines
 from liveness.db.engines import Engines
 from liveness.db.finding import Finder, Found, Scope
+from liveness.db.rows import new_token
 from liveness.model import Deadline, Engine, EngineState
 from tests.clock import SettableClock
 
@@ -146,14 +147,15 @@ class Store:
         max_attempts: int = 5,
         **fields: Any,
     ) -> NewDeadline:
-        return NewDeadline(kind, key, owner, due, max_attempts, payload, **fields)
+        token = fields.pop("token", None) or new_token()
+        return NewDeadline(kind, key, owner, due, max_attempts, payload, token)
 
     def arm(self, key: str = "k", **fields: Any) -> Deadline:
         with self.connect() as connection:
             return self.deadlines.arm(connection, self.new(key, **fields))
 
     def arm_many(self, *news: NewDeadline) -> list[Deadline]:
-        with self.connect() as connection, transaction(connection):
+        with self.connect() as connection:
             return self.deadlines.arm_many(connection, news)
 
     def released(self, key: str = "k", **fields: Any) -> Deadline:

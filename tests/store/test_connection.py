@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from oslo_db import exception as db_exc
 from oslo_db.sqlalchemy import exc_filters
 
-from liveness import exceptions
+from liveness import Arm, exceptions
 from liveness.clock import Clock
 from liveness.db import tables
 from liveness.db.connection import (
@@ -435,6 +435,16 @@ def test_arming_and_disarming_are_one_statement_each(store, log):
     value = engine.live.arm("timer", "k", due_in=60)
     engine.live.disarm(value)
     assert verbs(log.sent()) == ["INSERT", "DELETE"]
+    engine.abandon()
+
+
+@mariadb_only
+def test_arming_many_asks_for_the_time_and_sends_one_statement(store, log):
+    engine = Driven(store.url, Clock(), (Recorder("timer"),), engine_id=ME)
+    engine.live.arm("timer", "first", due_in=60)
+    log.clear()
+    engine.live.arm_many([Arm("timer", f"k{n}", due_in=60) for n in range(1000)])
+    assert verbs(log.sent()) == ["SELECT", "INSERT"]
     engine.abandon()
 
 

@@ -213,6 +213,15 @@ def test_a_key_given_twice_in_a_batch_is_refused_by_name(store, distance):
     assert caught.value.facts["key"] == "k1"
 
 
+def test_many_large_payloads_are_more_than_one_statement(store):
+    # MariaDB's servers take no statement of more than 16 MiB.
+    payload = json.dumps("x" * (64 << 10))
+    news = [store.new(f"k{n:03}", payload=payload) for n in range(270)]
+    values = store.arm_many(*news)
+    assert [value.key for value in values] == store.keys()
+    assert store.row("k269") == values[-1]
+
+
 def test_many_armed_again_after_a_lost_answer_are_the_same(store):
     news = [store.new(f"k{n}", due=5.0) for n in range(50)]
     first = store.arm_many(*news)

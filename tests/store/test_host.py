@@ -79,6 +79,8 @@ def test_a_disarm_is_real_when_the_callers_transaction_commits(store, host):
 
 
 def test_many_are_armed_in_the_callers_transaction(store, host):
-    values = store.deadlines.arm_many(host, [store.new("a"), store.new("b")])
+    values = store.deadlines.arm_many(
+        host, [store.new("a"), store.new("b")], hosted=True
+    )
     host.commit()
     assert [store.row("a"), store.row("b")] == values

@@ -179,13 +179,16 @@ def test_an_arm_sent_again_is_the_same_row(store, proxy, engine):
     assert store.keys() == []
 
 
-@pytest.mark.parametrize("mark", [b"INSERT", b"COMMIT"])
-def test_many_arms_sent_again_are_the_same_rows(store, proxy, engine, mark):
-    arms = [Arm("timer", f"k{n:03}", due_in=60) for n in range(30)]
+@pytest.mark.parametrize(
+    "mark, count", [(b"INSERT", 30), (b"INSERT", 1001), (b"COMMIT", 1001)]
+)
+def test_many_arms_sent_again_are_the_same_rows(store, proxy, engine, mark, count):
+    arms = [Arm("timer", f"k{n:04}", due_in=60) for n in range(count)]
     with lost_and_sent_again(proxy, mark):
         values = engine.live.arm_many(arms)
     assert [value.key for value in values] == store.keys()
-    assert [store.row("k000"), store.row("k029")] == [values[0], values[29]]
+    last = count - 1
+    assert [store.row("k0000"), store.row(f"k{last:04}")] == [values[0], values[last]]
 
 
 def test_a_disarm_sent_again_is_done_and_not_stale(store, proxy, engine):

@@ -370,7 +370,9 @@ def test_no_arm_waits_behind_a_claim(store, open_claim, isolation):
                     f"{key}-{owner}", owner=owner, due=-9.0 + 0.1 * number + 0.25
                 )
                 store.deadlines.arm(host, new)
-        store.deadlines.arm_many(host, [store.new(f"k{n}-many") for n in range(9)])
+        store.deadlines.arm_many(
+            host, [store.new(f"k{n}-many") for n in range(9)], hosted=True
+        )
         host.commit()
     with store.connect() as connection:
         store.deadlines.arm(connection, store.new("k4b", owner="claimer"))
