@@ -10,6 +10,7 @@ import dataclasses
 import enum
 import random
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
@@ -21,13 +22,14 @@ from liveness.clock import Clock
 from liveness.conf import Settings
 from liveness.db.claims import Claims
 from liveness.db.engines import Engines
-from liveness.db.finding import Finder, Found, Scope
+from liveness.db.finding import Finder, Scope
 from liveness.detector import WINDOW, Detector
 from liveness.handlers import Handlers, WhenOrphaned
 from liveness.model import Deadline, DeadlineState, EngineState
 from liveness.runner import Runner
 from liveness.skew import Skew
 from liveness.trust import Trust
+from liveness.walks import VAIN, Walks
 
 LOG = log.get(__name__)
 
@@ -76,6 +78,18 @@ class Plan(enum.Enum):
     WAIT = enum.auto()
 
 
+class Taken(NamedTuple):
+    """What became of a page of orphans: ``wanted`` to adopt, and what was taken."""
+
+    wanted: list[Deadline]
+    adopted: list[Deadline]
+    claimed: list[Deadline]
+
+    @property
+    def rows(self) -> int:
+        return len(self.adopted) + len(self.claimed)
+
+
 class Sweep:
     """One engine's passes. Used by one thread."""
 
@@ -103,6 +117,8 @@ class Sweep:
         self._engines = engines
         self._claims = claims
         self._finder = Finder(clock, me)
+        self._walks = Walks(self._finder)
+        self._vain = 0  # pages in a row of which nothing could be taken
         self._detector = detector
         self._handlers = handlers
         self._runner = runner
@@ -116,7 +132,7 @@ class Sweep:
         self._lingering: list[str] = []
         self._next_housekeeping = float("-inf")
         self._offset = 0
-        self._neighbours = 0
+        self._neighbours = self._rank = 0
         self._counted = 0
         self._doubt_until = float("-inf")
         self._missing: dict[str, float] = {}
@@ -163,9 +179,13 @@ class Sweep:
         dead = self._observe(connection, counts)
         if self._trust.good:
             self._admission.begin_pass()
-            found = self._find(connection, dead)
+            scope = self._scope()
+            self._walks.keep(dead)
+            some = [owner for owner in dead if owner not in self._walks]
+            found = self._finder.find(connection, scope, some, self._offset)
             self._hold_lost(connection, found.held)
-            self._take_over(connection, found.orphans, counts)
+            self._take_page(connection, found.orphans, counts)
+            self._walk(connection, scope, counts)
             self._claim_overdue(connection, found.overdue, counts)
             self._note_own(found.own)
             self._admission.end_pass()
@@ -194,10 +214,17 @@ class Sweep:
         gone = [engine.id for engine in fenced]
         living = [e for e in seen.engines if e.alive and e.id not in gone]
         self._neighbours = len(living)
+        self._rank = self._place_among([engine.id for engine in living])
         self._bell.watch(living)
         self._keep_house(connection, counts)
         dead = gone + [e.id for e in seen.engines if not e.alive] + self._lingering
         return [engine_id for engine_id in dict.fromkeys(dead) if engine_id != self._me]
+
+    def _place_among(self, living: list[str]) -> int:
+        """A number that no other survivor has, where all see the same ones."""
+        if len(living) > WINDOW or self._me not in living:
+            return random.randrange(len(living) or 1)
+        return sorted(living).index(self._me)
 
     def _keep_house(self, connection: sa.Connection, counts: Counts) -> None:
         """Once a lease, less often in a larger fleet: who owns something without being
@@ -237,9 +264,9 @@ class Sweep:
 
     # --- what is there to do --------------------------------------------------
 
-    def _find(self, connection: sa.Connection, dead: Sequence[str]) -> Found:
+    def _scope(self) -> Scope:
         settings = self.settings
-        scope = Scope(
+        return Scope(
             horizon=settings.sweep_interval * 1.5,
             grace=self._grace,
             kinds=tuple(self._handlers),
@@ -251,7 +278,6 @@ class Sweep:
             held=self._admission.unknown
             or (self._clock.monotonic() < self._doubt_until),
         )
-        return self._finder.find(connection, scope, dead, self._offset)
 
     def _hold_lost(self, connection: sa.Connection, held: Iterable[Deadline]) -> None:
         """Claims of this engine whose answers were lost: nobody else will run them."""
@@ -261,9 +287,32 @@ class Sweep:
             self._runner.run(self._claims.adopt_lost(connection, self._me, chosen))
         self._admission.unknown = len(chosen) < len(lost)
 
-    def _take_over(
+    def _take_page(
         self, connection: sa.Connection, orphans: list[Deadline], counts: Counts
     ) -> None:
+        """A page of orphans, whoever had them. If one had many, they are walked."""
+        taken = self._take_over(connection, orphans, counts)
+        self._vain = 0 if taken.rows else self._vain + 1
+        worth = self._vain < VAIN and len(orphans) >= self._page
+        if worth and self._walks.begin(taken.wanted, self._page):
+            self._offset, counts.more = 0, True
+        else:
+            self._turn_page(len(orphans), taken.rows, counts)
+
+    def _walk(self, connection: sa.Connection, scope: Scope, counts: Counts) -> None:
+        """A page of an engine that had many. (When that ends, the rest is looked for
+        at once, as everything else is.)"""
+        counts.more |= bool(self._walks)
+        orphans = self._walks.next_page(
+            connection, scope, self._rank, max(self._neighbours, 1)
+        )
+        if orphans:
+            taken = self._take_over(connection, orphans, counts)
+            self._walks.taken(orphans, len(taken.wanted), len(taken.adopted))
+
+    def _take_over(
+        self, connection: sa.Connection, orphans: list[Deadline], counts: Counts
+    ) -> Taken:
         plans: dict[Plan, list[Deadline]] = {plan: [] for plan in Plan}
         for value in orphans:
             plans[self._plan(value)].append(value)
@@ -272,13 +321,14 @@ class Sweep:
         with self._admission.claiming():
             claimed = self._claims.claim_orphans(connection, self._me, chosen)
             self._runner.run(claimed)
-        self.on_claimed([value for value in claimed if value.expired])
+        expired = [value for value in claimed if value.expired]
+        self.on_claimed(expired)
         self._note_own(adopted)
         self._park(connection, plans[Plan.PARK], None, counts)
-        counts.adopted = len(adopted)
-        counts.expired += sum(value.expired for value in claimed)
-        counts.retriggered = len(claimed) - sum(value.expired for value in claimed)
-        self._turn_page(len(orphans), len(adopted) + len(claimed), counts)
+        counts.adopted += len(adopted)
+        counts.expired += len(expired)
+        counts.retriggered += len(claimed) - len(expired)
+        return Taken(plans[Plan.ADOPT], adopted, claimed)
 
     def _from_anywhere(self, orphans: list[Deadline]) -> list[Deadline]:
         """Where others look at the same page, not all of them begin at its head: on

@@ -27,7 +27,7 @@ LAYERS = """
     db.claims db.deadlines db.finding db.report
     handlers
     detector heart runner audit chronicle
-    settle owner admission metrics
+    settle owner admission metrics walks
     sweep
     loop
     engine

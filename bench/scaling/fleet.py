@@ -31,6 +31,7 @@ from liveness.runner import Runner
 from liveness.settle import Settler
 from liveness.sweep import HOUSEKEEPERS, Sweep
 from liveness.trust import Trust
+from liveness.walks import Walks
 
 
 class Inline:
@@ -133,7 +134,8 @@ class Member:
             self._bell,
             admission,
         )
-        sweep._finder = SimulatedFinder(tables, self.id)  # type: ignore[assignment]
+        finder: Any = SimulatedFinder(tables, self.id)
+        sweep._finder, sweep._walks = finder, Walks(finder)
         self.loop = Loop(
             self.id,
             connection,

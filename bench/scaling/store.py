@@ -18,7 +18,7 @@ from bench.scaling.costs import Costs
 from bench.scaling.hub import Hub
 from bench.scaling.server import Database
 from liveness.db.engines import Observation
-from liveness.db.finding import Found, Scope
+from liveness.db.finding import FIRST, Found, Place, Scope
 from liveness.model import Deadline, DeadlineState, Engine, EngineState
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
@@ -309,6 +309,29 @@ class SimulatedFinder:
         rows = len(found.own) + len(found.orphans) + len(found.overdue) + offset
         t.database.read(connection.node, t.costs.of("find", rows))
         return found
+
+    def orphans_of(
+        self, connection: Any, scope: Scope, owner: str, after: Place, limit: int
+    ) -> list[Deadline]:
+        t = self._t
+        following = (each for each in t.of_owner.get(owner, ()) if each > after)
+        page = [
+            self._value(row_id, t.now, True)
+            for _, row_id in itertools.islice(following, limit)
+        ]
+        t.database.read(connection.node, t.costs.of("find", len(page)))
+        return page
+
+    def count_armed(self, connection: Any, owner: str, most: int) -> int:
+        t = self._t
+        t.database.read(connection.node, t.costs.of("find", 0))
+        return min(most, len(t.of_owner.get(owner, ())))
+
+    def place_after(self, connection: Any, owner: str, skipped: int) -> Place:
+        t = self._t
+        t.database.read(connection.node, t.costs.of("find", 0))
+        before = [FIRST, *itertools.islice(t.of_owner.get(owner, ()), skipped)]
+        return Place(*before[-1])
 
     def _find(self, scope: Scope, dead: Sequence[str], offset: int) -> Found:
         t = self._t

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Iterable, Sequence
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -56,6 +57,17 @@ class Scope:
     held: bool = True
 
 
+class Place(NamedTuple):
+    """Where a row stands among the armed ones of its owner."""
+
+    due_at: datetime
+    id: int
+
+
+FIRST = Place(datetime(1000, 1, 1, tzinfo=UTC), 0)
+"""Before the first (the earliest time of MySQL)."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Found:
     """What was found, each sort in order of due time."""
@@ -74,6 +86,7 @@ class Finder:
         self._me = me
         # Building a statement costs more than running it; there are few variants.
         self._statements: dict[tuple[Scope, bool, str], Any] = {}
+        self._pages: dict[tuple[Scope, str], Any] = {}
 
     def find(
         self,
@@ -95,15 +108,53 @@ class Finder:
             values["dead"] = list(dead)
         found: dict[str, list[Deadline]] = {why: [] for why in Why}
         for row in connection.execute(statement, values).all():
-            *_, why, expired, due = row  # by number: there may be a thousand
-            orphaned = why == Why.ORPHAN or not expired
-            found[why].append(deadline_of(row, orphaned, bool(expired), bool(due)))
+            found[row[-3]].append(_value_of(row))
         return Found(
             own=found[Why.OWN],
             held=found[Why.HELD],
             orphans=found[Why.ORPHAN],
             overdue=found[Why.OVERDUE],
         )
+
+    def orphans_of(
+        self,
+        connection: sa.Connection,
+        scope: Scope,
+        owner: str,
+        after: Place,
+        limit: int,
+    ) -> list[Deadline]:
+        """The armed deadlines of one dead engine that come after that place, at most
+        ``limit``, in the order of their places."""
+        name = (scope, connection.dialect.name)
+        if (page := self._pages.get(name)) is None:
+            if len(self._pages) > 16:
+                self._pages.clear()
+            theirs = D.c.owner_id == sa.bindparam("owner")
+            armed = D.c.state == DeadlineState.ARMED
+            where = (theirs, armed, _beyond(name[1]), *self._wanted(scope))
+            most = sa.bindparam("most", type_=sa.Integer)
+            page = _by_owner(self._part(Why.ORPHAN, scope, *where).limit(most))
+            self._pages[name] = page
+        values = {"owner": owner, "due": after.due_at, "id": after.id, "most": limit}
+        return [_value_of(row) for row in connection.execute(page, values).all()]
+
+    def count_armed(self, connection: sa.Connection, owner: str, most: int) -> int:
+        """How many armed deadlines ``owner`` has, counted up to ``most``."""
+        some = _armed_of(owner, sa.literal(1)).limit(most).subquery()
+        counted = sa.select(sa.func.count()).select_from(some)
+        return connection.execute(counted).scalar_one()
+
+    def place_after(
+        self, connection: sa.Connection, owner: str, skipped: int
+    ) -> Place | None:
+        """Where the ``skipped`` first armed deadlines of ``owner`` end; None if there
+        are fewer."""
+        if skipped == 0:
+            return FIRST
+        rows = _armed_of(owner, D.c.due_at, D.c.id).order_by(*BY_DUE)
+        row = connection.execute(rows.offset(skipped - 1).limit(1)).one_or_none()
+        return None if row is None else Place(*row)
 
     def _statement(self, scope: Scope, dead: bool, dialect: str) -> Any:
         armed = D.c.state == DeadlineState.ARMED
@@ -168,3 +219,32 @@ class Finder:
         """One that was claimed before may kill its engine: one of them at a time."""
         if scope.fresh_only:
             yield D.c.attempts == 0
+
+
+def _value_of(row: Any) -> Deadline:
+    *_, why, expired, due = row  # by number: there may be a thousand
+    orphaned = why == Why.ORPHAN or not expired
+    return deadline_of(row, orphaned, bool(expired), bool(due))
+
+
+def _armed_of(owner: str, *columns: Any) -> Any:
+    """Read from the index alone."""
+    armed = D.c.state == DeadlineState.ARMED
+    rows = sa.select(*columns).select_from(D)
+    return _by_owner(rows.where(D.c.owner_id == owner, armed))
+
+
+def _by_owner(rows: Any) -> Any:
+    """MariaDB may think that the other index with this order has fewer rows."""
+    return rows.with_hint(D, "FORCE INDEX (ix_liveness_deadline_owner)", "mysql")
+
+
+def _beyond(dialect: str) -> Any:
+    """Places after the one that is given; as each planner sees a range of the index in
+    it, for many may be due at the same time."""
+    due = sa.bindparam("due", type_=D.c.due_at.type)
+    row_id = sa.bindparam("id", type_=D.c.id.type)
+    if dialect == "mysql":
+        same = sa.and_(D.c.due_at == due, D.c.id > row_id)
+        return sa.or_(D.c.due_at > due, same)
+    return sa.tuple_(D.c.due_at, D.c.id) > sa.tuple_(due, row_id)

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from liveness.clock import Clock
-from liveness.db.finding import Finder, Found, Scope
+from liveness.db.finding import FIRST, Finder, Found, Place, Scope
 from liveness.model import Deadline, DeadlineState
 from tests.store.conftest import ME, Store
 
@@ -313,6 +313,39 @@ def test_a_finder_sees_time_pass_and_the_dead_change(store):
             "own": ["own"],
             "orphans": ["b"],
         }
+
+
+def test_an_owners_armed_rows_are_found_from_place_to_place(store):
+    finder = Finder(store.clock, ME)
+    for number, due in enumerate((50.0, 60.0, 60.0, 60.0, 60.0, 70.0)):
+        store.arm(f"k{number}", owner="dead", due=due)
+    store.arm("others", owner="other", due=60.0)
+    store.arm("unknown", owner="dead", due=60.0, kind="unknown")
+    store.claimed("claimed", owner="dead")
+    place, pages = FIRST, []
+    with store.connect() as connection:
+        while page := finder.orphans_of(connection, SCOPE, "dead", place, 2):
+            pages.append(keys(page))
+            place = Place(page[-1].due_at, page[-1].id)
+    assert pages == [["k0", "k1"], ["k2", "k3"], ["k4", "k5"]]
+    assert all(value.orphaned and value.owner_id == "dead" for value in page)
+
+
+def test_an_owners_armed_rows_are_counted_off(store):
+    finder = Finder(store.clock, ME)
+    for key, due in (("a", 60.0), ("b", 60.0), ("c", 50.0)):
+        store.arm(key, owner="dead", due=due)
+    store.claimed("claimed", owner="dead")
+    with store.connect() as connection:
+        assert finder.count_armed(connection, "dead", 10) == 3
+        assert finder.count_armed(connection, "dead", 2) == 2
+        places = [finder.place_after(connection, "dead", n) for n in range(5)]
+        following = [
+            keys(finder.orphans_of(connection, SCOPE, "dead", place, 1))
+            for place in places[:4]
+        ]
+    assert places[0] == FIRST and places[4] is None
+    assert following == [["c"], ["a"], ["b"], []]
 
 
 def test_a_finder_outlives_many_changes_of_its_scope(store):
