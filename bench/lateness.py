@@ -37,7 +37,7 @@ class Size:
 SIZES = {
     "quick": Size(1, 300, 5, ("nothing else", "recovery"), 200, 500, 1000),
     "full": Size(
-        3,
+        2,
         2000,
         20,
         ("nothing else", "recovery", "throughput", "takeover"),

@@ -43,7 +43,7 @@ SIZES = {
             "lease_margin": 0.5,
         },
     ),
-    "full": Size(5, 1000, {}),
+    "full": Size(3, 1000, {}),
 }
 
 CASES = ("same host", "lost host", "drained host")

@@ -22,7 +22,8 @@ MODES = ("own", "anybody's")
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """``singles``: how many deadlines at batch size 1."""
+    """``singles``: how many deadlines at batch size 1. Each of the ``batches`` with one
+    process, and several ``processes`` (on SQLite: those) with batches of 200."""
 
     rounds: int
     count: int
@@ -32,9 +33,10 @@ class Size:
     sqlite_processes: tuple[int, ...]
 
 
+USUAL = 200
 SIZES = {
-    "quick": Size(1, 2000, 200, (200,), (1, 2), (1,)),
-    "full": Size(5, 20_000, 2000, (1, 10, 100, 200, 500, 1000), (1, 2, 4, 8), (1, 2)),
+    "quick": Size(1, 2000, 200, (USUAL,), (2,), ()),
+    "full": Size(3, 20_000, 2000, (1, 10, 100, USUAL, 500, 1000), (2, 4, 8), (2,)),
 }
 
 
@@ -54,8 +56,9 @@ def run(context: Context) -> Iterator[Row]:
         processes = size.sqlite_processes if database == "sqlite" else size.processes
         with context.servers.place(database) as place:
             for batch in size.batches:
-                for count in processes:
-                    yield from _measure(context, place, batch, count)
+                yield from _measure(context, place, batch, 1)
+            for count in processes:
+                yield from _measure(context, place, USUAL, count)
 
 
 def _measure(
