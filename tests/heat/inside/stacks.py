@@ -103,6 +103,25 @@ class Stacks:
             )
 
 
+def _point(
+    stack: Chain | Deleting | Alone,
+    entity: str,
+    is_update: bool = True,
+    told: dict[Any, Any] | None = None,
+) -> Any:
+    """Where the traversal of ``stack`` waits for those that ``entity`` needs, some of
+    whom have ``told``."""
+    told = told or {}
+    return models.SyncPoint(
+        entity_id=entity,
+        traversal_id=stack.traversal,
+        is_update=is_update,
+        atomic_key=len(told),
+        stack_id=stack.id,
+        input_data=sync_point.serialize_input_data(told),
+    )
+
+
 class Chain:
     def __init__(
         self,
@@ -149,8 +168,10 @@ class Chain:
                 stack.current_deps = {"edges": edges}
                 for index, node in enumerate(nodes):
                     before = nodes[index - 1 : index] if index <= told else []
-                    session.add(self._point(str(node.rsrc_id), before))
-                session.add(self._point(self.id, nodes[-1:] if told == length else []))
+                    senders = {tuple(n): {} for n in before}
+                    session.add(_point(self, str(node.rsrc_id), told=senders))
+                senders = {tuple(nodes[-1]): {}} if told == length else {}
+                session.add(_point(self, self.id, told=senders))
 
     def _resource(self, done: bool) -> Any:
         return models.Resource(
@@ -159,16 +180,6 @@ class Chain:
             action="CREATE" if done else "INIT",
             status="COMPLETE",
             atomic_key=1,
-        )
-
-    def _point(self, entity: str, senders: list[Any]) -> Any:
-        return models.SyncPoint(
-            entity_id=entity,
-            traversal_id=self.traversal,
-            is_update=True,
-            atomic_key=len(senders),
-            stack_id=self.id,
-            input_data=sync_point.serialize_input_data({tuple(s): {} for s in senders}),
         )
 
     def touch(self) -> None:
@@ -241,24 +252,14 @@ class Deleting:
                 "edges": [[node.to_tuple(), None] for node in self._nodes]
             }
             for node in self._nodes:
-                session.add(self._point(str(node.rsrc_id), node.is_update))
-            session.add(self._point(self.id, True))
-
-    def _point(self, entity: str, is_update: bool) -> Any:
-        return models.SyncPoint(
-            entity_id=entity,
-            traversal_id=self.traversal,
-            is_update=is_update,
-            atomic_key=0,
-            stack_id=self.id,
-            input_data=sync_point.serialize_input_data({}),
-        )
+                session.add(_point(self, str(node.rsrc_id), node.is_update))
+            session.add(_point(self, self.id))
 
     def is_asked_for(self) -> str:
         """A user deletes the snapshot; the traversal in which he does."""
         traversal = str(uuid.uuid4())
         with self._stacks.writing() as session:
-            point = self._point(self.snapshot, True)
+            point = _point(self, self.snapshot)
             point.traversal_id = traversal
             session.add(point)
         return traversal
@@ -403,17 +404,7 @@ class Alone:
             node = ConvergenceNode(row.id, is_update)
             stack.current_deps = {"edges": [[node.to_tuple(), None]]}
             for entity, update in ((str(row.id), is_update), (self.id, True)):
-                session.add(self._point(entity, update, {}))
-
-    def _point(self, entity: str, is_update: bool, told: dict[Any, Any]) -> Any:
-        return models.SyncPoint(
-            entity_id=entity,
-            traversal_id=self.traversal,
-            is_update=is_update,
-            atomic_key=0,
-            stack_id=self.id,
-            input_data=sync_point.serialize_input_data(told),
-        )
+                session.add(_point(self, entity, update))
 
     def is_replaced_and_cleaned_up(self) -> int:
         """Its resource is gone, and what replaced it has told the clean-up so and not
@@ -437,7 +428,7 @@ class Alone:
             stack = session.query(models.Stack).filter_by(id=self.id).one()
             stack.current_deps = {"edges": edges}
             for to, told in ((cleaning, {tuple(node): None}), (waiting, {})):
-                session.add(self._point(str(to.rsrc_id), to.is_update, told))
+                session.add(_point(self, str(to.rsrc_id), to.is_update, told))
             self.resource = new.id
             return int(other.id)
 
