@@ -13,9 +13,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.chaos import checker, history, mutants, quota, verdict
+from tests.chaos import checker, history, mutants, quota, rules_engines, verdict
 from tests.chaos.database import Database
 from tests.chaos.databases import DATABASES
+from tests.chaos.evidence import Evidence
 from tests.chaos.run import NotPossible, Orders, Run
 
 FOUND, NOT_ABLE = 1, 2
@@ -78,6 +79,7 @@ def run(options: argparse.Namespace, mutant: str | None) -> dict[str, Any]:
     lines = list(history.read(folder))
     violations = checker.judge(lines, dump)
     found = verdict.verdict(one, lines, violations, time.monotonic() - began)
+    found["inherited"] = rules_engines.inherited(Evidence(lines, dump))
     if not dump["keeps_commits"]:
         found["lost"] = verdict.lost(lines, dump, violations)
     if not violations and not options.keep:

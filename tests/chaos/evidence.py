@@ -42,6 +42,7 @@ class Evidence:
         self.margin: float = dump.get("margin", 0.0)
         self.spread: float = dump.get("spread", 0.0)
         self.keeps_commits: bool = dump.get("keeps_commits", True)
+        self.remembering = set(dump.get("remembering", ()))
         self.changes: list[Change] = dump["deadline_changes"]
         self.engine_changes: list[Change] = dump["engine_changes"]
         for name, changes in (
@@ -114,6 +115,22 @@ class Evidence:
             return False
         dead = self._dead.get(engine)
         return dead is None or dead > moment + self.spread
+
+    def born(self, engine: str) -> float:
+        """When it was registered, by the database's clock."""
+        return self._born.get(engine, float("inf"))
+
+    def line_of(self, engine: str) -> list[str]:
+        """The engine, after its predecessors in its slot if each leaves what it has
+        observed, and when it has beaten, to the next."""
+        before = [engine]
+        for line in self.by_what["registered"]:
+            if line["engine"] == engine and line.get("slot") in self.remembering:
+                slot, at = line["slot"], line["at"]
+                registered = self.by_what["registered"]
+                same = [e for e in registered if e.get("slot") == slot]
+                before = [e["engine"] for e in same if e["at"] <= at]
+        return before
 
     def intent(self, token: int, engine: str | None, *whats: str) -> Line | None:
         """A line in which this engine says that it is about to do so with the value

@@ -104,8 +104,9 @@ def proof(evidence: Evidence) -> Iterator[Violation]:
 
 
 def reads_alone(evidence: Evidence) -> Iterator[Violation]:
-    """Whoever fences for silence has itself committed beats all the time: no gap of
-    more than a quarter of the victim's lease."""
+    """Whoever fences for silence has itself committed beats all the time, or the
+    predecessor whose observations it goes on from has: no gap of more than a quarter
+    of the victim's lease."""
     if evidence.spread:
         return
     beats = _committed_beats(evidence)
@@ -113,7 +114,8 @@ def reads_alone(evidence: Evidence) -> Iterator[Violation]:
         if not fence.silence or fence.by is None:
             continue
         begin, end = fence.change["at"] - fence.ttl, fence.change["at"]
-        own = [b for b in beats[fence.by] if b["seq"] < fence.change["seq"]]
+        both = [b for engine in evidence.line_of(fence.by) for b in beats[engine]]
+        own = [b for b in both if b["seq"] < fence.change["seq"]]
         window = [b for b in own if begin <= b["at"] <= end]
         window = own[: len(own) - len(window)][-1:] + window
         if not window or window[0]["at"] > begin + TICK:
@@ -130,6 +132,12 @@ def reads_alone(evidence: Evidence) -> Iterator[Violation]:
                 where = places(one, other, fence.change)
                 yield Violation(4, "reads alone prove nothing", story, where)
                 break
+
+
+def inherited(evidence: Evidence) -> int:
+    """Fences for silence by engines that had not lived for that long themselves."""
+    silent = [fence for fence in fences(evidence) if fence.silence and fence.by]
+    return sum(f.change["at"] - evidence.born(str(f.by)) < f.ttl for f in silent)
 
 
 def _committed_beats(evidence: Evidence) -> dict[str, list[Change]]:

@@ -109,13 +109,18 @@ class Run:
         profile = self.orders.profile
         for number, url in enumerate(self.database.urls()):
             machine = profile.machines[number % len(profile.machines)]
+            options = {**self.orders.options, "connection": url}
+            if number in self.remembering:
+                state = self.folder / f"state-{number}"
+                state.mkdir()
+                options["state_directory"] = str(state)
             todo = {
                 "seed": self.orders.seed,
                 "rate": profile.rate,
                 "taste": dict(profile.taste),
                 "machine": f"machine-{machine}",
                 "mutant": self.orders.mutant,
-                "options": {**self.orders.options, "connection": url},
+                "options": options,
             }
             self.slots.append(slots.Slot(number, self.folder, todo))
         self._wait(
@@ -123,6 +128,11 @@ class Run:
             60 * self.orders.slow,
             "engines live",
         )
+
+    @property
+    def remembering(self) -> list[int]:
+        """The slots in which each engine goes on from what the one before observed."""
+        return list(range(0, self.orders.engines, 2))
 
     def _kinds(self) -> dict[str, Kind]:
         every = {**engine_faults.kinds(self.slots), **self.database.faults()}
@@ -153,6 +163,7 @@ class Run:
             "quiet": quiet,
             "margin": self.orders.options["lease_margin"],
             "spread": self.database.spread,
+            "remembering": self.remembering,
             "keeps_commits": self.database.keeps_commits,
         }
         with open(self.folder / "database.json", "w") as file:

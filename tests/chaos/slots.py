@@ -30,6 +30,8 @@ class Slot:
         self._todo = {**todo, "slot": number}
         self._todo["history"] = str(folder / f"engine-{number}.jsonl")
         self._rng = random.Random(f"{todo['seed']} slot {number}")
+        # Within a quarter of a lease, or else what was observed is not gone on from.
+        self._longest = 0.2 if "state_directory" in todo["options"] else 1.0
         self._starts = 0
         self._calm = False
         self._wanted = True
@@ -109,7 +111,7 @@ class Slot:
             elif worker.poll() is not None:
                 with self._lock:
                     self._end(worker)
-                time.sleep(self._rng.uniform(0.1, 1.0))
+                time.sleep(self._rng.uniform(0.1, self._longest))
             time.sleep(TICK)
 
     def _start(self) -> None:

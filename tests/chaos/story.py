@@ -41,12 +41,15 @@ class Story:
 
     # --- engines --------------------------------------------------------------------
 
-    def engine(self, engine: str, at: float = 0.0, ttl: float = 10.0) -> None:
+    def engine(
+        self, engine: str, at: float = 0.0, ttl: float = 10.0, **facts: Any
+    ) -> None:
         row = dict.fromkeys(FOLLOWED["engine"][1])
         row.update(id=engine, state="live", beat_seq=1, ttl=ttl, token=1)
         self.engines[engine] = row
         self.change("engine", at, None, row)
-        self.line(at, "registered", engine=engine, seq=1, ttl=ttl, sent=at, answer=None)
+        facts = {"sent": at, "answer": None, **facts}
+        self.line(at, "registered", engine=engine, seq=1, ttl=ttl, **facts)
 
     def beat(self, engine: str, at: float, **facts: Any) -> None:
         old = self.engines[engine]

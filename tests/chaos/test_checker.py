@@ -283,6 +283,36 @@ def test_an_observer_that_is_younger_than_the_lease(story: Story):
     assert story.judged() == {(4, "reads alone prove nothing")}
 
 
+@pytest.mark.parametrize(
+    ("born", "slot", "wrong"),
+    [(10.5, 0, False), (10.6, 0, True), (10.5, 1, True), (10.5, 2, True)],
+)
+def test_an_observer_that_goes_on_from_its_predecessor(
+    born: float, slot: int, wrong: bool
+):
+    """In the same slot, where observations are kept (0 and 2), and without a gap of
+    more than a quarter of the lease."""
+    story = Story(remembering=[0, 2])
+    story.engine("a")
+    story.engine("b", slot=0)
+    story.beats("b", 1, 8)
+    story.engine("c", at=born, slot=slot)
+    story.beats("c", 11, 16)
+    story.fence("a", "c", 16)
+    assert story.judged() == ({(4, "reads alone prove nothing")} if wrong else GOOD)
+
+
+def test_a_slot_in_which_nothing_is_kept_has_no_predecessor():
+    story = Story(remembering=[0])
+    story.engine("a")
+    story.engine("b", slot=1)
+    story.beats("b", 1, 10)
+    story.engine("c", at=11, slot=1)
+    story.beats("c", 12, 16)
+    story.fence("a", "c", 16)
+    assert story.judged() == {(4, "reads alone prove nothing")}
+
+
 @pytest.mark.parametrize("lives", [False, True])
 def test_a_process_that_was_proven_dead_and_lives(story: Story, lives: bool):
     story.fence("a", "b", 5, "pid 1 is gone")

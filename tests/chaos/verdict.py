@@ -68,7 +68,7 @@ def table(found: dict[str, Any]) -> str:
     rows = [
         ("operations", found["operations"]),
         ("engines", f"{found['engines']}, {found['incarnations']} incarnations"),
-        ("fences", found["fences"]),
+        ("fences", f"{found['fences']}, {found['inherited']} by what was inherited"),
         ("duration", f"{found['duration']:g} s"),
         ("database", ", ".join(f"{k} {v}" for k, v in found["versions"].items())),
     ]
