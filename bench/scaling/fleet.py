@@ -37,12 +37,13 @@ from liveness.walks import Walks
 class Inline:
     """In place of the handlers' threads: they take no time."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, execute: Callable[[Any], None]) -> None:
         self.size = size
+        self._execute = execute
 
-    def submit(self, tasks: Sequence[Callable[[], None]]) -> None:
+    def submit(self, tasks: Sequence[Any]) -> None:
         for task in tasks:
-            task()
+            self._execute(task)
 
     def start_if_none(self) -> None:
         """There are none."""
@@ -106,7 +107,8 @@ class Member:
             settings.batch_size,
             self._bell.ring,
         )
-        runner._pool = Inline(settings.handler_threads)  # type: ignore[assignment]
+        pool: Any = Inline(settings.handler_threads, runner._execute)
+        runner._pool = pool
         agenda, suspects = Agenda(), Agenda()
         admission = Admission(runner, clock)
         settler = Settler(
