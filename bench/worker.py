@@ -160,6 +160,10 @@ class Commands:
     def notes(self) -> dict[str, Any]:
         return {**vars(NOTES), "cpu": cpu(), "now": time.time()}
 
+    def count(self) -> dict[str, Any]:
+        """How many are settled."""
+        return {"settled": sum(count for _, count, _ in NOTES.settled)}
+
     def clear(self) -> None:
         NOTES.clear()
 
@@ -185,7 +189,7 @@ def main(argv: Sequence[str]) -> int:
     with liveness.start(handlers=[Noop, Timer, Action], **todo["options"]) as live:
         commands = Commands(live)
         say({"engine": live.engine_id, "pid": os.getpid()})
-        names = ("hold", "go", "arm", "notes", "clear")
+        names = ("hold", "go", "arm", "notes", "count", "clear")
         serve({name: getattr(commands, name) for name in names})
     return 0
 
