@@ -20,7 +20,7 @@ LAYERS = """
     events lateness
     conf identity trust skew agenda
     memory bell
-    db db.psycopg_timeout db.psycopg_dates
+    db db.psycopg_timeout db.psycopg_dates db.pymysql_dates
     db.tables db.connection db.stepping db.prepared
     db.rows db.engines db.migration
     db.events db.completion db.arming

@@ -125,7 +125,10 @@ class Database:
     def _connect_args(self) -> dict[str, Any]:
         whole = max(1, math.ceil(self.timeout))
         if self.backend == "mysql":
+            from liveness.db import pymysql_dates
+
             return {
+                "conv": pymysql_dates.CONVERSIONS,
                 "connect_timeout": whole,
                 "read_timeout": self.timeout,
                 "write_timeout": self.timeout,
