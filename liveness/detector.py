@@ -46,7 +46,9 @@ class Run:
 class Detector:
     """Observes the other engines and fences the dead. Used by one thread.
 
-    ``moves`` counts the connections and servers that were read from.
+    ``moves`` counts the connections and servers that were read from. ``look_again_by``:
+    when, on the monotonic clock, the first of those that are silent will have been so
+    for its whole lease; or now, where another observer was quicker.
     """
 
     def __init__(
@@ -71,6 +73,8 @@ class Detector:
         self._place: tuple[int, str] | None = None
         self._started = 0.0
         self._warned: set[str] = set()
+        self._missed: set[str] = set()
+        self.look_again_by = float("inf")
         self._memory = memory
         self._inherited: Remembered | None = None
         self.on_fenced: Callable[[sa.Connection, Engine, str], None] = (
@@ -87,6 +91,7 @@ class Detector:
         self._forget_if_elsewhere(connection, seen.server)
         others = [e for e in seen.engines if e.alive and e.id != self._trust.engine_id]
         self._runs = {e.id: self._continued(e, asked, answered) for e in others}
+        self._missed &= self._runs.keys()
         self._remember(seen.server)
         return seen
 
@@ -96,6 +101,7 @@ class Detector:
         """Fence those of the ``engines`` just observed that are proven dead; return
         those that this engine fenced."""
         fenced = []
+        self.look_again_by = float("inf")
         for engine in engines:
             if not engine.alive or engine.id == self._trust.engine_id:
                 continue
@@ -115,6 +121,11 @@ class Detector:
                 )
                 fenced.append(engine)
                 self.on_fenced(connection, engine, evidence)
+            elif engine.id not in self._missed:
+                # Most likely it is dead by now: what it had can be taken over. Once: a
+                # node that shows an old row would show it again.
+                self._missed.add(engine.id)
+                self.look_again_by = self._clock.monotonic()
         return fenced
 
     def _silence(self, engine: Engine) -> str | None:
@@ -126,7 +137,10 @@ class Detector:
         now = self._clock.monotonic()
         gap = engine.ttl / 4
         wait = engine.ttl * (1 + self.settings.clock_drift) + self.settings.lease_margin
-        if now - run.since < wait or now - run.asked > gap:
+        if now < run.since + wait:
+            self.look_again_by = min(self.look_again_by, run.since + wait)
+            return None
+        if now - run.asked > gap:
             return None
         # A gap between the observer's own beats restarts the run as well.
         silent = now - max(run.since, self._trust.steady_since(gap))

@@ -51,8 +51,9 @@ EPOCH_LIMIT = 1 << 62
 @dataclasses.dataclass(slots=True)
 class Counts:
     """What one pass did, in rows. ``more``: a page was full, another pass is due;
-    ``again_by``: from when, on the monotonic clock, more own deadlines are due than the
-    page of them holds; they come after those that it holds."""
+    ``again_by``: from when, on the monotonic clock, there is more to do: a silent
+    engine can be fenced, or more own deadlines are due than the page of them holds;
+    they come after those that it holds."""
 
     fenced: int = 0
     adopted: int = 0
@@ -190,7 +191,8 @@ class Sweep:
             self._note_own(found.own)
             self._admission.end_pass()
             if len(found.own) == self._own_page:
-                counts.again_by = self.skew.monotonic(found.own[-1].due_at)
+                more = self.skew.monotonic(found.own[-1].due_at)
+                counts.again_by = min(counts.again_by, more)
         return counts
 
     # --- who is dead ----------------------------------------------------------
@@ -211,6 +213,7 @@ class Sweep:
                 self.on_drain()  # an engine that drains by itself sweeps no more
         fenced = self._detector.fence_the_dead(connection, seen.engines)
         counts.fenced = len(fenced)
+        counts.again_by = self._detector.look_again_by
         gone = [engine.id for engine in fenced]
         living = [e for e in seen.engines if e.alive and e.id not in gone]
         self._neighbours = len(living)

@@ -98,6 +98,26 @@ def test_the_wait_is_over_before_the_fence_is_sent(fleet, pair):
     assert fence.calls == 0
 
 
+def test_an_observer_looks_again_when_the_wait_is_over(fleet, pair):
+    victim, observer = pair
+    look(observer)
+    watch(fleet, observer, 30)
+    observer.beat()
+    left = observer.parts.loop.turn()
+    assert left == pytest.approx(WAIT - 30)  # less than to its next sweep
+    fleet.clock.advance(left + MICRO)
+    observer.parts.loop.turn()
+    assert fenced(fleet, victim)
+
+
+def test_who_lives_is_looked_at_once_in_an_interval(fleet, pair):
+    for _ in range(40):
+        for engine in pair:
+            engine.beat()
+            assert engine.parts.loop.turn() >= 1.8
+        fleet.clock.advance(2.2)
+
+
 def test_a_victim_never_trusts_itself_when_it_may_be_fenced(fleet, clock):
     """The two waits together, with the victim's clock as slow as may be."""
     slow = SettableClock()
@@ -148,6 +168,29 @@ def test_the_dead_are_fenced_once(fleet, clock):
 
 
 # --- the run is unbroken ------------------------------------------------------
+
+
+def test_who_is_too_late_to_fence_takes_over_all_the_same(fleet, pair):
+    victim, observer = pair
+    victim.live.arm("timer", "k", due_in=3600)
+    rehearse(fleet, observer, 30)
+    fleet.clock.advance(WAIT - 30 + MICRO)
+    engines = observer.parts.engines
+    Meanwhile(engines, "fence", lambda: fleet.bury(victim))  # another was quicker
+    observer.beat()
+    assert observer.parts.loop.turn() == 0
+    observer.turn()
+    assert fleet.row("k").owner_id == observer.id
+
+
+def test_a_fence_that_misses_again_and_again_is_tried_once_in_an_interval(fleet, pair):
+    _, observer = pair
+    rehearse(fleet, observer, 30)
+    fleet.clock.advance(WAIT - 30 + MICRO)
+    observer.parts.engines.fence = lambda *args: False
+    observer.beat()
+    delays = [observer.parts.loop.turn() for _ in range(4)]
+    assert delays[0] == 0 and min(delays[1:]) > 1
 
 
 def rehearse(fleet, observer, until):
