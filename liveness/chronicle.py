@@ -7,9 +7,11 @@ written is left alone for a while: the claim comes first.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from typing import TypeGuard
 
 import sqlalchemy as sa
 
@@ -97,20 +99,35 @@ class Chronicle:
 
         :raises Exception: the database's.
         """
+        if how != "park":
+            self._remember(after)
+        inside = connection if self._writable and self._on else None
+        owner = before[0].owner_id
+        if inside is not None and _adopted_from(owner, how, before):
+            ids = [value.id for value in after]
+            self._write(lambda: self._log.add_restarted(inside, self._me, owner, ids))
+            return
         events = [
             self._takeover(how, old, new, reason)
             for old, new in zip(before, after, strict=True)
         ]
-        if how != "park":
-            with self._lock:
-                self._recovered.update((value.id, True) for value in after)
-                while len(self._recovered) > KEPT:
-                    del self._recovered[next(iter(self._recovered))]
-        if connection is None or not (self._writable and self._on):
+        if inside is None:
             self._note(events)
-            return
+        else:
+            self._write(lambda: self._log.add(inside, events))
+
+    def _remember(self, values: Sequence[Deadline]) -> None:
+        """These were taken over: their end is worth telling."""
+        with self._lock:
+            self._recovered.update((value.id, True) for value in values)
+            most = max(0, len(self._recovered) - KEPT)
+            for row_id in list(itertools.islice(self._recovered, most)):
+                del self._recovered[row_id]
+
+    def _write(self, write: Callable[[], None]) -> None:
+        """In the transaction of a claim, which an error here undoes."""
         try:
-            self._log.add(connection, events)
+            write()
         except Exception as error:
             self._failed(error)
             raise
@@ -237,3 +254,11 @@ class Chronicle:
             event="history-unwritable",
             engine=self._me,
         )
+
+
+def _adopted_from(
+    owner: str | None, how: str, before: Sequence[Deadline]
+) -> TypeGuard[str]:
+    """True where all were adopted from the one ``owner``."""
+    same = all(value.owner_id == owner for value in before)
+    return how == "adopt" and owner is not None and same

@@ -411,9 +411,12 @@ class Sweep:
     def _note_own(self, own: Iterable[Deadline]) -> None:
         """Put what is due before the next sweep on the agenda."""
         soon = self._clock.monotonic() + self.settings.sweep_interval * 1.5
-        monotonic = self.skew.monotonic
-        entries = [Entry(monotonic(value.due_at), value) for value in own]
-        entries = [entry for entry in entries if entry.due <= soon]
+        latest = self.skew.moment(soon)
+        entries = [
+            Entry(self.skew.monotonic(value.due_at), value)
+            for value in own
+            if value.due_at <= latest
+        ]
         self._agenda.add(e for e in entries if not e.value.attempts)
         self._suspects.add(e for e in entries if e.value.attempts)
 

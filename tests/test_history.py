@@ -14,7 +14,7 @@ from liveness.chronicle import PAUSE
 from liveness.clock import Clock
 from liveness.cmd import deadlines, history
 from liveness.db import events as db_events
-from liveness.db import migration
+from liveness.db import migration, tables
 from liveness.db.events import EventLog, Sought
 from liveness.events import Event, What
 from liveness.exceptions import SchemaTooOld
@@ -279,6 +279,28 @@ def test_a_takeover_costs_one_statement_more_however_many_rows(fleet, count):
         heir.settle()
         heir.turn()
     assert costs["recovery"] == costs["off"] + 1
+
+
+def test_each_of_many_that_are_adopted_is_told_as_its_row_is_afterwards(fleet, backend):
+    heir, dead = fleet("heir"), fleet("dead", history="off")
+    heir.turn()
+    for key in ("a", "ä'%(x)s:y", "\U0001f600"):
+        dead.live.arm("timer", key, due_in=600)
+    with dead.connect() as connection:
+        dead.parts.engines.resign(connection, dead.id)
+    heir.turn()
+    heir.turn()
+    told = {event.key: event for event in recorded(heir, what=[What.RESTARTED])}
+    with heir.connect() as connection:
+        rows = connection.execute(sa.select(tables.deadline)).all()
+    assert len(told) == len(rows) == 3
+    for row in rows:
+        event = told[row.key]
+        assert (event.engine_id, event.about_id) == (heir.id, dead.id)
+        assert (event.kind, event.epoch, event.attempts, event.detail) == (
+            (row.kind, 2, 0, None)
+        )
+        assert row.owner_id == heir.id
 
 
 def test_an_own_firing_costs_nothing(fleet):

@@ -101,12 +101,25 @@ def _claimed(value: Deadline, me: str, token: int) -> Deadline:
 
 
 def _adopted(value: Deadline, me: str, token: int) -> Deadline:
-    return value._replace(
-        owner_id=me,
-        token=token,
-        epoch=value.epoch + 1,
-        attempts=0,
-        due_at=value.expires_at,
+    return Deadline(
+        value.id,
+        value.kind,
+        value.key,
+        me,
+        token,
+        value.arm_token,
+        value.epoch + 1,
+        value.state,
+        value.expires_at,
+        value.expires_at,
+        0,
+        value.max_attempts,
+        value.payload,
+        value.last_error,
+        value.orphaned,
+        value.expired,
+        value.due,
+        value.problem,
     )
 
 

@@ -18,9 +18,17 @@ import sqlalchemy as sa
 
 from liveness.clock import Clock
 from liveness.db import tables
-from liveness.db.prepared import ManyRows, kind_of, rows_of_json
+from liveness.db.prepared import (
+    ManyRows,
+    Prepared,
+    Statements,
+    kind_of,
+    rows_of_json,
+)
+from liveness.db.rows import among
 from liveness.events import Event, What
 
+D = tables.deadline
 V = tables.event
 
 WRITTEN = [name for name in V.columns.keys() if name not in ("id", "at")]
@@ -59,6 +67,7 @@ class EventLog:
         self._insert_sqlite = self._from_json("sqlite")
         self._insert_postgresql = self._from_json("postgresql")
         self._many: dict[object, ManyRows] = {}
+        self._statements = Statements()
 
     def add(self, connection: sa.Connection, events: Sequence[Event]) -> None:
         """Append all of ``events``, in one statement."""
@@ -78,6 +87,32 @@ class EventLog:
                 many = ManyRows(self._insert, dialect, WRITTEN)
                 self._many[kind_of(dialect)] = many
             many.execute(connection, rows)
+
+    def add_restarted(
+        self, connection: sa.Connection, me: str, owner: str, rows: Sequence[int]
+    ) -> None:
+        """Append one event for each of these deadlines, by their row ids, which ``me``
+        has adopted from ``owner`` in this transaction. The server copies what there is
+        to say from their rows."""
+
+        def make() -> Prepared:
+            return Prepared(self._copy(connection), connection.dialect)
+
+        values = {"me": me, "owner": owner, "ids": rows}
+        statement = self._statements.get("restarted", connection.dialect, make)
+        statement.execute(connection, values)
+
+    def _copy(self, connection: sa.Connection) -> Any:
+        facts = {
+            "at": self._now(),
+            "what": sa.literal_column(f"'{What.RESTARTED}'", sa.String),
+            "engine_id": sa.bindparam("me", type_=V.c.engine_id.type),
+            "about_id": sa.bindparam("owner", type_=V.c.about_id.type),
+        }
+        copied = ("kind", "key", "epoch", "attempts")
+        rows = sa.select(*facts.values(), *(D.c[name] for name in copied))
+        rows = rows.where(among(connection, D.c.id, "ids"))
+        return sa.insert(V).from_select([*facts, *copied], rows, include_defaults=False)
 
     def _from_json(self, dialect: str) -> Any:
         """Where an INSERT of many rows is sent, or committed, one by one."""
