@@ -2,8 +2,9 @@
 
 Jobs that do nothing: how many a second from the first call to the last (without those
 that were fetched before), what they cost in CPU, and how late one is that is due at a
-time. Each is set up for speed as its own
-documentation says; the notes say what it promises when a worker dies.
+time; each is set up for speed as its own documentation says. What members of each cost
+at rest, at their defaults. What becomes of jobs whose worker is killed, and of those
+whose worker is only slow.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 from bench import lateness, machine, rows, throughput
 from bench.context import Context
 from bench.crew import crew_on
-from bench.peers import install, measure, rest
+from bench.peers import death, install, measure, rest
 from bench.peers.catalogue import PEERS, Peer
 from bench.peers.home import tried
 from bench.rounds import Row, percentile, row
@@ -27,7 +28,8 @@ BATCH = 500
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """``rest``: so many seconds of so many ``members`` of each with nothing to do."""
+    """``rest``: so many seconds of so many ``members`` of each with nothing to do;
+    ``held``: jobs that a worker runs when it is killed, ``deaths`` times."""
 
     rounds: int
     count: int
@@ -36,11 +38,13 @@ class Size:
     seconds: float
     members: int
     rest: float
+    held: int
+    deaths: int
 
 
 SIZES = {
-    "quick": Size(1, 400, (1,), 100, 4, members=2, rest=20),
-    "full": Size(3, 20_000, (1, 2), 2000, 20, members=4, rest=120),
+    "quick": Size(1, 400, (1,), 100, 4, members=2, rest=20, held=200, deaths=1),
+    "full": Size(3, 20_000, (1, 2), 2000, 20, members=4, rest=120, held=200, deaths=2),
 }
 
 
@@ -58,6 +62,8 @@ def run(context: Context) -> Iterator[Row]:
     yield from _lateness(context, peers)
     idle = [peer for peer in peers if "idle" in peer.does]
     yield from rest.run(context, idle, size.members, size.rest)
+    mortal = [peer for peer in peers if "recovery" in peer.does]
+    yield from death.run(context, mortal, size.held, size.deaths)
 
 
 def _throughput(context: Context, peers: list[Peer], processes: int) -> Iterator[Row]:

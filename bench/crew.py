@@ -97,11 +97,17 @@ class Crew:
         self._workers: list[Worker] = []
 
     def engines(
-        self, count: int, prefix: Sequence[str] = (), **options: Any
+        self,
+        count: int,
+        prefix: Sequence[str] = (),
+        holds: bool = False,
+        **options: Any,
     ) -> list[Worker]:
         """Start processes with an engine each; they are live when this returns.
-        ``prefix``: the beginning of the command."""
-        text = json.dumps({"options": {"connection": self.place.url, **options}})
+        ``prefix``: the beginning of the command; ``holds``: their handlers do not
+        end."""
+        options = {"connection": self.place.url, **options}
+        text = json.dumps({"options": options, "holds": holds})
         command = [*prefix, sys.executable, "-m", "bench.worker", text]
         return self._started([command] * count)
 

@@ -15,6 +15,7 @@ import random
 import resource
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -50,10 +51,14 @@ class Noop(liveness.Handler):
     """Notes that it was called; adopted when it is orphaned."""
 
     kind = "noop"
+    holds = False
+    """Whether the call does not end."""
 
     def expired(self, deadline: liveness.Deadline) -> None:
         called = time.time()
         NOTES.calls.append((deadline.key, deadline.due_at.timestamp(), called))
+        if self.holds:
+            threading.Event().wait()
 
 
 class Timer(Noop):
@@ -185,6 +190,7 @@ def main(argv: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     logging.getLogger("liveness").setLevel(logging.CRITICAL)  # the notes tell
     todo = json.loads(argv[0])
+    Noop.holds = todo.get("holds", False)
     watch()
     with liveness.start(handlers=[Noop, Timer, Action], **todo["options"]) as live:
         commands = Commands(live)

@@ -7,7 +7,7 @@ import pytest
 from bench import __main__ as bench
 from bench import report, rounds
 from bench.counters import Counted
-from bench.peers import catalogue, install, meters, reporter, rest
+from bench.peers import catalogue, death, install, meters, reporter, rest
 from bench.peers.catalogue import PEERS, Peer
 
 
@@ -199,3 +199,76 @@ def test_a_command_that_a_peer_does_not_have_is_an_error(monkeypatch, words):
 
     with pytest.raises(SystemExit):
         reporter.main(never, None, None, never, None)
+
+
+class Speaking:
+    """A worker that has called these jobs, at these times."""
+
+    def __init__(self, *calls):
+        self.calls = list(calls)
+
+    def ask(self, do):
+        return {"calls": [[key, 0.0, moment] for key, moment in self.calls]}
+
+
+class Victim(Speaking):
+    """When it is killed, at 100, the other calls these."""
+
+    def __init__(self, other, later, *calls):
+        super().__init__(*calls)
+        self.other, self.later = other, later
+
+    def kill(self):
+        self.other.calls += self.later
+        return 100.0
+
+
+def test_a_job_that_another_ran_while_its_worker_lived_is_run_twice():
+    other = Speaking(("slow", 7.0))
+    calls = [("slow", 1.0), ("dead", 2.0), ("slow", 3.0)]
+    victim = Victim(other, [("dead", 103.0)], *calls)
+    found = death.kill(victim, [other], held=2, patience=0.0)
+    assert (found.again, found.twice) == ([3.0], [6.0])
+    assert found.run_again == 2
+
+
+def test_what_nobody_runs_again_within_the_time_is_a_result():
+    other = Speaking()
+    found = death.kill(Victim(other, [], ("job", 1.0)), [other], 1, patience=0.0)
+    assert (found.again, found.twice, found.run_again) == ([], [], 0)
+
+
+def test_several_others_that_run_a_job_are_counted_once():
+    first, second = Speaking(("job", 104.0)), Speaking(("job", 102.0))
+    found = death.kill(Victim(first, [], ("job", 1.0)), [first, second], 1, 0.0)
+    assert found.run_again == 1
+
+
+def named(runs, peer=None):
+    return {made.name: made for made in death.rows_of("x", peer, runs, load=0.0)}
+
+
+def test_what_is_documented_is_given_only_where_nothing_was_found():
+    peer = Peer("x", "", True, documented=14400.0)
+    text = "x: as documented, not measured"
+    assert named([death.Found(1, [], [])], peer)[text].value == 14400
+    assert text not in named([death.Found(1, [2.0], [])], peer)
+
+
+def test_times_are_given_only_if_each_round_has_some():
+    rows = named([death.Found(2, [1.0, 3.0], []), death.Found(2, [], [])])
+    assert rows["x: run again, of 2"].value == 1
+    assert "x: first, after the death" not in rows
+    rows = named([death.Found(2, [1.0, 3.0], [])])
+    assert rows["x: last, after the death"].value == 3
+
+
+def test_to_run_a_job_twice_at_the_same_time_misses_the_goal():
+    rows = named([death.Found(1, [], [6.0])])
+    assert rows["x: run twice at the same time, of 1"].met is False
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_what_is_measured_of_a_peer_has_a_name(name):
+    assert set(PEERS[name].does) <= {"throughput", "lateness", "idle", "recovery"}
+    assert PEERS[name].recovery or "recovery" not in PEERS[name].does

@@ -19,7 +19,11 @@ class Peer:
     what it keeps its jobs in; ``does``: what can be measured of it; ``most``: processes
     that may share the work; ``batch``: jobs that one process may have fetched before it
     calls the first; ``jobs``: how many are enough to know its rate; ``hurry``: how many
-    times as often it does at rest what it does then, for what comes to be counted."""
+    times as often it does at rest what it does then, for what comes to be counted;
+    ``held``: jobs that one process can run at once; ``restarts``: a process of the dead
+    one's name may find what that one had; ``documented``: seconds after which jobs of
+    the dead are found, where nobody waits for that; ``recovery``: how its recovery is
+    measured, and what it brings."""
 
     name: str
     promise: str
@@ -31,6 +35,10 @@ class Peer:
     jobs: int = 20_000
     does: tuple[str, ...] = ("throughput", "lateness", "idle", "recovery")
     hurry: float = 1.0
+    held: int = 200
+    restarts: bool = False
+    documented: float | None = None
+    recovery: str = ""
     environment: Path = ENVIRONMENT
 
     def enough(self, count: int, processes: int) -> int:
@@ -53,25 +61,36 @@ class Peer:
 PEERS = {
     peer.name: peer
     for peer in (
-        Peer("graphile", "run again after 4 hours", True, node=True, batch=500),
+        Peer(
+            "graphile",
+            "run again after 4 hours",
+            True,
+            node=True,
+            batch=500,
+            documented=4 * 3600.0,
+            recovery="no lease can be set; an operator can unlock a worker by its name",
+        ),
         Peer(
             "pgboss",
             "run again after 15 min, running or not",
             True,
             node=True,
             batch=4000,
+            recovery="a job's expireInSeconds is the lease; maintenance every second",
         ),
         Peer(
             "pgqueuer",
             "run again after its heartbeat's timeout (30 s)",
             True,
             batch=1000,
+            recovery="heartbeat_timeout is the lease",
         ),
         Peer(
             "procrastinate",
             "stays 'doing' unless a task of one's own looks",
             False,
             jobs=4000,
+            recovery="with the documented task for stalled jobs, once a second",
         ),
         Peer(
             "apscheduler",
@@ -79,6 +98,8 @@ PEERS = {
             False,
             most=1,
             jobs=8000,
+            restarts=True,
+            recovery="started again on the same store",
         ),
         Peer(
             "dbos",
@@ -86,6 +107,8 @@ PEERS = {
             True,
             batch=100,
             jobs=4000,
+            restarts=True,
+            recovery="found by nobody; then started again with the dead one's id",
         ),
         Peer(
             "celery",
@@ -93,6 +116,7 @@ PEERS = {
             True,
             stores=("redis",),
             jobs=8000,
+            recovery="visibility_timeout is the lease; restored every second",
         ),
         Peer(
             "taskflow",
@@ -101,6 +125,8 @@ PEERS = {
             stores=("redis", "postgresql"),
             batch=8,
             jobs=80,
+            held=20,
+            recovery="claims that expire, and are extended, by code of one's own",
             does=("throughput", "idle", "recovery"),
         ),
         Peer(
@@ -110,6 +136,7 @@ PEERS = {
             stores=("redis",),
             does=("idle", "recovery"),
             hurry=10,
+            recovery="a member that leaves its group; membership_timeout is the lease",
         ),
         Peer(
             "heat",

@@ -50,7 +50,8 @@ def rest(url: str) -> None:
 
 
 def recover(url: str, lease: float) -> None:
-    app.conf.update(broker_transport_options={"visibility_timeout": lease})
+    often = {"unacked_restore_interval": 1, "unacked_restore_throttle": 1}
+    app.conf.update(broker_transport_options={"visibility_timeout": lease, **often})
     _work("--pool=threads", "--concurrency=1000", *ALONE)
 
 

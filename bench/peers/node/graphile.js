@@ -52,6 +52,12 @@ reporter.main({
 
   rest: (url) => work(url, {}),
 
-  // It has no lease to be set: 4 hours.
-  recover: (url) => work(url, { concurrentJobs: 1000, pollInterval: 50 })
+  // It has no lease to be set, it is 4 hours; but it may look for old locks more often.
+  recover: (url) =>
+    work(url, {
+      concurrentJobs: 1000,
+      pollInterval: 50,
+      minResetLockedInterval: 1000,
+      maxResetLockedInterval: 1000
+    })
 })

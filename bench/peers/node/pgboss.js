@@ -12,16 +12,16 @@ const boss = (url, options) => {
   return made
 }
 
-const work = async (url, options, workers, how) => {
+const work = async (url, options, workers, how, queue) => {
   const made = boss(url, options)
   await made.start()
+  if (queue) await made.updateQueue('noop', queue)
   for (let number = 0; number < workers; number++) {
     await made.work('noop', how, (jobs) =>
       Promise.all(jobs.map((job) => reporter.ran(job.data)))
     )
   }
   reporter.serve()
-  return made
 }
 
 reporter.main({
@@ -51,12 +51,12 @@ reporter.main({
   rest: (url) => work(url, {}, 1, {}),
 
   // The lease is set when a job is handed in, or for its queue, as here.
-  recover: async (url, lease) => {
-    const often = { maintenanceIntervalSeconds: 1 }
-    const made = await work(url, often, 1, {
-      batchSize: 1000,
-      pollingIntervalSeconds: 0.5
-    })
-    await made.updateQueue('noop', { expireInSeconds: lease, retryDelay: 0 })
-  }
+  recover: (url, lease) =>
+    work(
+      url,
+      { maintenanceIntervalSeconds: 1 },
+      1,
+      { batchSize: 1000, pollingIntervalSeconds: 0.5 },
+      { expireInSeconds: lease }
+    )
 })

@@ -1,0 +1,214 @@
+"""Recovery: a worker is killed while it runs jobs; when do others run them again, and
+do others run them while it still lives?
+
+Each has the same lease where it knows one, and looks for the dead as often as it can be
+told to. Jobs that nobody has run again within the lease and some seconds count as not
+found; where its documentation says when they would be, that is given, and said so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from bench import machine, recovery, rows
+from bench.context import Context
+from bench.crew import Lost, Worker, another_pid_namespace, crew_on, until
+from bench.peers.catalogue import Peer
+from bench.peers.home import Home, home, tried
+from bench.rounds import Row, row
+from bench.servers import Servers
+
+OPTIONS = recovery.SIZES["quick"].lost
+LEASE: float = OPTIONS["ttl"]
+SLACK = 6.0
+"""Seconds beyond the lease in which the dead are found by those that look."""
+
+Times = list[float]
+
+
+@dataclasses.dataclass
+class Found:
+    """Of ``held`` jobs; times are in seconds, one for each job: ``again`` from the kill
+    to its next start by another worker; ``twice`` from its start to its next one by
+    another worker while the first still ran it; ``restarted`` from the start of a
+    process with the dead one's name."""
+
+    held: int
+    again: Times
+    twice: Times
+    restarted: Times = dataclasses.field(default_factory=list)
+
+    @property
+    def run_again(self) -> int:
+        """How many had a second start."""
+        return len(self.again) + len(self.twice) + len(self.restarted)
+
+
+def run(context: Context, peers: list[Peer], count: int, rounds: int) -> Iterator[Row]:
+    """Rows of this program, of all peers' recoveries at the same time."""
+    load = machine.load()
+    found: dict[str, list[Found]] = {}
+    for number in range(rounds):
+        where = f"peers, recovery, round {number + 1}"
+        for name, case in CASES.items():
+            context.tell(f"{where}: {name}")
+            found.setdefault(name, []).append(case(context.servers, count))
+        context.tell(f"{where}: all peers")
+        with ThreadPoolExecutor(len(peers) or 1) as pool:
+            waiting = {
+                peer.name: pool.submit(
+                    tried, lambda p=peer: measure(p, context.servers, count)
+                )
+                for peer in peers
+            }
+        for name, future in waiting.items():
+            if (result := future.result()) is not None:
+                found.setdefault(name, []).append(result)
+    known = {peer.name: peer for peer in peers}
+    for name, runs in found.items():
+        yield from rows_of(name, known.get(name), runs, load)
+
+
+def rows_of(
+    name: str, peer: Peer | None, runs: list[Found], load: float
+) -> Iterator[Row]:
+    """What became of its jobs."""
+    where = peer.where if peer else "postgresql"
+    held = runs[0].held
+
+    def line(what: str, unit: str, values: Times, goal: str | None = None) -> Row:
+        note = peer.recovery if peer and what.startswith("run again") else ""
+        text = f"{name}: {what}"
+        return row(text, where, unit, values, goal=goal, load=load, note=note)
+
+    again = [float(found.run_again) for found in runs]
+    yield line(f"run again, of {held}", "", again)
+    twice = [float(len(found.twice)) for found in runs]
+    yield line(f"run twice at the same time, of {held}", "", twice, "value <= 0")
+    for how, parts in (
+        ("after the death", [found.again for found in runs]),
+        ("after its start, dead or alive", [found.twice for found in runs]),
+        ("after a restart by its name", [found.restarted for found in runs]),
+    ):
+        if all(parts):
+            yield line(f"first, {how}", "s", [min(times) for times in parts])
+            yield line(f"last, {how}", "s", [max(times) for times in parts])
+    if peer and peer.documented and not any(again):
+        text = f"{name}: as documented, not measured"
+        note = f"none was run again within {LEASE + SLACK:g} s"
+        yield row(text, where, "s", [peer.documented], load=load, note=note)
+
+
+def measure(peer: Peer, servers: Servers, count: int) -> Found:
+    """Kill a worker of the peer's that holds so many jobs, or as many as it can."""
+    count = min(count, peer.held)
+    with home(peer, servers) as at:
+        if "throughput" not in peer.does:
+            return _member(at)
+        shared = peer.most > 1
+        if not shared:  # it sees only what was there when it started
+            at.do("fill", str(count), "-1", "0")
+        victim = _start(at, "victim", holds=True)
+        if shared:
+            at.do("fill", str(count), "-1", "0")
+        until(lambda: len(_calls(victim)) >= count, f"{count} jobs are held")
+        others = [_start(at, "rescuer", holds=False)] if shared else []
+        found = kill(victim, others, count, LEASE + SLACK)
+        if peer.restarts and len(found.again) < count:
+            found.restarted = _restarted(at, others, count)
+        return found
+
+
+def kill(victim: Worker, others: Sequence[Worker], held: int, patience: float) -> Found:
+    """Let it live for so long, kill it, and wait for as long until others have run what
+    it held."""
+    if others:
+        time.sleep(patience)
+    begun = _calls(victim)
+    twice = _of_all(others)
+    died = victim.kill()
+    _wait(lambda: len(_of_all(others)) >= held, patience if others else 0.0)
+    again = {key: when - died for key, when in _of_all(others).items()}
+    return Found(
+        held,
+        [seconds for key, seconds in again.items() if key not in twice],
+        [moment - begun.get(key, moment) for key, moment in twice.items()],
+    )
+
+
+def _member(at: Home) -> Found:
+    """The same of a member of a group: it is gone when another sees it leave."""
+    victim, other = (_start(at, name, holds=True) for name in ("victim", "rescuer"))
+    return kill(victim, [other], 1, LEASE + SLACK)
+
+
+def _restarted(at: Home, others: list[Worker], held: int) -> Times:
+    """Seconds from the start of a process with the dead one's name; what it finds may
+    go to the others."""
+    began = time.time()
+    others.append(_start(at, "victim", holds=False))
+    _wait(lambda: len(_of_all(others)) >= held)
+    later = (moment - began for moment in _of_all(others).values())
+    return [seconds for seconds in later if seconds > 0]
+
+
+def _start(at: Home, name: str, holds: bool) -> Worker:
+    words = ("recover", at.url, str(LEASE), name, str(int(holds)))
+    return at.crew.start(at.peer.command(*words))
+
+
+def _calls(worker: Worker) -> dict[str, float]:
+    """When each job was first called, by its key."""
+    found: dict[str, float] = {}
+    for key, _, moment in worker.ask("notes")["calls"]:
+        found.setdefault(key, moment)
+    return found
+
+
+def _of_all(workers: Sequence[Worker]) -> dict[str, float]:
+    """The same of several workers."""
+    found: dict[str, float] = {}
+    for worker in workers:
+        for key, moment in _calls(worker).items():
+            found[key] = min(moment, found.get(key, moment))
+    return found
+
+
+def _wait(done: Callable[[], bool], seconds: float = LEASE + SLACK) -> None:
+    """Until it is so, or the time is over: both are results."""
+    try:
+        until(done, "", seconds=seconds, every=0.2)
+    except Lost:
+        return
+
+
+def _guards(servers: Servers, count: int, lost: bool) -> Found:
+    """This program: the work of a guard, which is done again if its engine dies."""
+    prefix = another_pid_namespace() if lost else []
+    options = OPTIONS if lost else {}
+    with servers.place("postgresql") as place, crew_on(place) as crew:
+        others = crew.engines(recovery.SURVIVORS, **options)
+        (victim,) = crew.engines(1, prefix or [], **options)
+        rows.load(place, count, [victim.engine], due_in=3600.0, kind="action")
+        return kill(victim, others, count, LEASE + SLACK)
+
+
+def _handlers(servers: Servers, count: int) -> Found:
+    """This program: jobs that were nobody's, in handlers that do not end."""
+    options = {"handler_threads": count, "batch_size": count}
+    with servers.place("postgresql") as place, crew_on(place) as crew:
+        (victim,) = crew.engines(1, holds=True, **options)
+        rows.load(place, count, due_in=-1.0)
+        until(lambda: len(_calls(victim)) >= count, f"{count} jobs are held")
+        others = crew.engines(recovery.SURVIVORS)
+        return kill(victim, others, count, LEASE + SLACK)
+
+
+CASES: dict[str, Callable[[Servers, int], Found]] = {
+    "liveness, same host": lambda servers, count: _guards(servers, count, lost=False),
+    "liveness, same host, in handlers": _handlers,
+    "liveness, lost host": lambda servers, count: _guards(servers, count, lost=True),
+}
