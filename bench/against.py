@@ -43,7 +43,7 @@ class Size:
 
 
 SIZES = {
-    "quick": Size(1, 400, (1,), 100, 4, members=2, rest=20, held=200, deaths=1),
+    "quick": Size(1, 400, (1,), 100, 4, members=2, rest=15, held=200, deaths=1),
     "full": Size(3, 20_000, (1, 2), 2000, 20, members=4, rest=120, held=200, deaths=2),
 }
 

@@ -223,48 +223,50 @@ class Victim(Speaking):
         return 100.0
 
 
+def killed(other, later, calls, held):
+    victim = Victim(other, later, *calls)
+    return death.kill(victim, [other], held, alive=0.0, patience=0.0)
+
+
 def test_a_job_that_another_ran_while_its_worker_lived_is_run_twice():
     other = Speaking(("slow", 7.0))
-    calls = [("slow", 1.0), ("dead", 2.0), ("slow", 3.0)]
-    victim = Victim(other, [("dead", 103.0)], *calls)
-    found = death.kill(victim, [other], held=2, patience=0.0)
-    assert (found.again, found.twice) == ([3.0], [6.0])
-    assert found.run_again == 2
+    calls = [("dead", 2.0), ("slow", 1.0)]
+    found = killed(other, [("dead", 103.0)], calls, held=2)
+    assert (found.run_again, found.again, found.twice) == (2, [3.0], [6.0])
+
+
+def test_a_job_that_its_worker_began_a_second_time_is_run_twice():
+    calls = [("slow", 1.0), ("slow", 7.0)]
+    found = killed(Speaking(), [("slow", 103.0)], calls, held=1)
+    assert (found.run_again, found.again, found.twice) == (1, [3.0], [6.0])
 
 
 def test_what_nobody_runs_again_within_the_time_is_a_result():
-    other = Speaking()
-    found = death.kill(Victim(other, [], ("job", 1.0)), [other], 1, patience=0.0)
-    assert (found.again, found.twice, found.run_again) == ([], [], 0)
+    found = killed(Speaking(), [], [("job", 1.0)], held=1)
+    assert found == death.Found(1)
 
 
-def test_several_others_that_run_a_job_are_counted_once():
-    first, second = Speaking(("job", 104.0)), Speaking(("job", 102.0))
-    found = death.kill(Victim(first, [], ("job", 1.0)), [first, second], 1, 0.0)
-    assert found.run_again == 1
-
-
-def named(runs, peer=None):
-    return {made.name: made for made in death.rows_of("x", peer, runs, load=0.0)}
+def named(*runs, peer=None):
+    return {made.name: made for made in death.rows_of("x", peer, list(runs), load=0.0)}
 
 
 def test_what_is_documented_is_given_only_where_nothing_was_found():
     peer = Peer("x", "", True, documented=14400.0)
     text = "x: as documented, not measured"
-    assert named([death.Found(1, [], [])], peer)[text].value == 14400
-    assert text not in named([death.Found(1, [2.0], [])], peer)
+    assert named(death.Found(1), peer=peer)[text].value == 14400
+    assert text not in named(death.Found(1, 1, again=[2.0]), peer=peer)
 
 
 def test_times_are_given_only_if_each_round_has_some():
-    rows = named([death.Found(2, [1.0, 3.0], []), death.Found(2, [], [])])
+    once = death.Found(2, 2, again=[1.0, 3.0])
+    rows = named(once, death.Found(2))
     assert rows["x: run again, of 2"].value == 1
     assert "x: first, after the death" not in rows
-    rows = named([death.Found(2, [1.0, 3.0], [])])
-    assert rows["x: last, after the death"].value == 3
+    assert named(once)["x: last, after the death"].value == 3
 
 
 def test_to_run_a_job_twice_at_the_same_time_misses_the_goal():
-    rows = named([death.Found(1, [], [6.0])])
+    rows = named(death.Found(1, 1, twice=[6.0]))
     assert rows["x: run twice at the same time, of 1"].met is False
 
 

@@ -124,7 +124,7 @@ PEERS = {
             False,
             stores=("redis", "postgresql"),
             batch=8,
-            jobs=80,
+            jobs=40,
             held=20,
             recovery="claims that expire, and are extended, by code of one's own",
             does=("throughput", "idle", "recovery"),

@@ -20,31 +20,31 @@ from bench.peers.catalogue import Peer
 from bench.peers.home import Home, home, tried
 from bench.rounds import Row, row
 from bench.servers import Servers
+from liveness import Settings
 
 OPTIONS = recovery.SIZES["quick"].lost
 LEASE: float = OPTIONS["ttl"]
 SLACK = 6.0
 """Seconds beyond the lease in which the dead are found by those that look."""
 
+SWEEPS = 2.5 * Settings().sweep_interval
+"""Seconds after which each engine has looked at each other."""
+
 Times = list[float]
 
 
 @dataclasses.dataclass
 class Found:
-    """Of ``held`` jobs; times are in seconds, one for each job: ``again`` from the kill
-    to its next start by another worker; ``twice`` from its start to its next one by
-    another worker while the first still ran it; ``restarted`` from the start of a
-    process with the dead one's name."""
+    """Of ``held`` jobs, ``run_again`` had another start. Times are in seconds, one for
+    each such job: ``again`` from the kill to its next start by another worker;
+    ``twice`` from its start to its next one while the first still ran; ``restarted``
+    from the start of a process with the dead one's name."""
 
     held: int
-    again: Times
-    twice: Times
+    run_again: int = 0
+    again: Times = dataclasses.field(default_factory=list)
+    twice: Times = dataclasses.field(default_factory=list)
     restarted: Times = dataclasses.field(default_factory=list)
-
-    @property
-    def run_again(self) -> int:
-        """How many had a second start."""
-        return len(self.again) + len(self.twice) + len(self.restarted)
 
 
 def run(context: Context, peers: list[Peer], count: int, rounds: int) -> Iterator[Row]:
@@ -114,35 +114,40 @@ def measure(peer: Peer, servers: Servers, count: int) -> Found:
         victim = _start(at, "victim", holds=True)
         if shared:
             at.do("fill", str(count), "-1", "0")
-        until(lambda: len(_calls(victim)) >= count, f"{count} jobs are held")
+        until(lambda: len(starts([victim])) >= count, f"{count} jobs are held")
         others = [_start(at, "rescuer", holds=False)] if shared else []
-        found = kill(victim, others, count, LEASE + SLACK)
-        if peer.restarts and len(found.again) < count:
+        wait = LEASE + SLACK if shared else 0.0
+        found = kill(victim, others, count, wait, wait)
+        if peer.restarts and found.run_again < count:
             found.restarted = _restarted(at, others, count)
+            found.run_again += len(found.restarted)
         return found
 
 
-def kill(victim: Worker, others: Sequence[Worker], held: int, patience: float) -> Found:
-    """Let it live for so long, kill it, and wait for as long until others have run what
-    it held."""
-    if others:
-        time.sleep(patience)
-    begun = _calls(victim)
-    twice = _of_all(others)
+def kill(
+    victim: Worker, others: Sequence[Worker], held: int, alive: float, patience: float
+) -> Found:
+    """Let it live for so long, kill it, and wait until others have run what it held, or
+    patience is at an end."""
+    time.sleep(alive)
+    before = starts([victim, *others])
     died = victim.kill()
-    _wait(lambda: len(_of_all(others)) >= held, patience if others else 0.0)
-    again = {key: when - died for key, when in _of_all(others).items()}
-    return Found(
-        held,
-        [seconds for key, seconds in again.items() if key not in twice],
-        [moment - begun.get(key, moment) for key, moment in twice.items()],
-    )
+    twice = {key: s[1] - s[0] for key, s in before.items() if len(s) > 1}
+
+    def again() -> dict[str, float]:
+        later = ((key, s[-1] - died) for key, s in starts(others).items())
+        return {key: seconds for key, seconds in later if seconds > 0}
+
+    _wait(lambda: len(again().keys() | twice.keys()) >= held, patience)
+    found = again()
+    both = len(found.keys() | twice.keys())
+    return Found(held, both, list(found.values()), list(twice.values()))
 
 
 def _member(at: Home) -> Found:
     """The same of a member of a group: it is gone when another sees it leave."""
     victim, other = (_start(at, name, holds=True) for name in ("victim", "rescuer"))
-    return kill(victim, [other], 1, LEASE + SLACK)
+    return kill(victim, [other], 1, LEASE + SLACK, LEASE + SLACK)
 
 
 def _restarted(at: Home, others: list[Worker], held: int) -> Times:
@@ -150,8 +155,8 @@ def _restarted(at: Home, others: list[Worker], held: int) -> Times:
     go to the others."""
     began = time.time()
     others.append(_start(at, "victim", holds=False))
-    _wait(lambda: len(_of_all(others)) >= held)
-    later = (moment - began for moment in _of_all(others).values())
+    _wait(lambda: len(starts(others)) >= held)
+    later = (moments[-1] - began for moments in starts(others).values())
     return [seconds for seconds in later if seconds > 0]
 
 
@@ -160,21 +165,13 @@ def _start(at: Home, name: str, holds: bool) -> Worker:
     return at.crew.start(at.peer.command(*words))
 
 
-def _calls(worker: Worker) -> dict[str, float]:
-    """When each job was first called, by its key."""
-    found: dict[str, float] = {}
-    for key, _, moment in worker.ask("notes")["calls"]:
-        found.setdefault(key, moment)
-    return found
-
-
-def _of_all(workers: Sequence[Worker]) -> dict[str, float]:
-    """The same of several workers."""
-    found: dict[str, float] = {}
+def starts(workers: Sequence[Worker]) -> dict[str, Times]:
+    """When each job was called by any of them, by its key, in order."""
+    found: dict[str, Times] = {}
     for worker in workers:
-        for key, moment in _calls(worker).items():
-            found[key] = min(moment, found.get(key, moment))
-    return found
+        for key, _, moment in worker.ask("notes")["calls"]:
+            found.setdefault(key, []).append(moment)
+    return {key: sorted(moments) for key, moments in found.items()}
 
 
 def _wait(done: Callable[[], bool], seconds: float = LEASE + SLACK) -> None:
@@ -193,7 +190,8 @@ def _guards(servers: Servers, count: int, lost: bool) -> Found:
         others = crew.engines(recovery.SURVIVORS, **options)
         (victim,) = crew.engines(1, prefix or [], **options)
         rows.load(place, count, [victim.engine], due_in=3600.0, kind="action")
-        return kill(victim, others, count, LEASE + SLACK)
+        alive = LEASE + SLACK if lost else SWEEPS
+        return kill(victim, others, count, alive, LEASE + SLACK)
 
 
 def _handlers(servers: Servers, count: int) -> Found:
@@ -202,9 +200,9 @@ def _handlers(servers: Servers, count: int) -> Found:
     with servers.place("postgresql") as place, crew_on(place) as crew:
         (victim,) = crew.engines(1, holds=True, **options)
         rows.load(place, count, due_in=-1.0)
-        until(lambda: len(_calls(victim)) >= count, f"{count} jobs are held")
+        until(lambda: len(starts([victim])) >= count, f"{count} jobs are held")
         others = crew.engines(recovery.SURVIVORS)
-        return kill(victim, others, count, LEASE + SLACK)
+        return kill(victim, others, count, SWEEPS, LEASE + SLACK)
 
 
 CASES: dict[str, Callable[[Servers, int], Found]] = {
