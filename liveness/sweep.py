@@ -295,7 +295,6 @@ class Sweep:
     ) -> None:
         """A page of orphans, whoever had them. If one had many, they are walked."""
         taken = self._take_over(connection, orphans, counts)
-        self._vain = 0 if taken.rows else self._vain + 1
         worth = self._vain < VAIN and len(orphans) >= self._page
         if worth and self._walks.begin(taken.wanted, self._page):
             self._offset, counts.more = 0, True
@@ -311,7 +310,8 @@ class Sweep:
         )
         if orphans:
             taken = self._take_over(connection, orphans, counts)
-            self._walks.taken(orphans, len(taken.wanted), len(taken.adopted))
+            vain = self._vain >= VAIN
+            self._walks.taken(orphans, len(taken.wanted), len(taken.adopted), vain)
 
     def _take_over(
         self, connection: sa.Connection, orphans: list[Deadline], counts: Counts
@@ -331,7 +331,12 @@ class Sweep:
         counts.adopted += len(adopted)
         counts.expired += len(expired)
         counts.retriggered += len(claimed) - len(expired)
-        return Taken(plans[Plan.ADOPT], adopted, claimed)
+        taken = Taken(plans[Plan.ADOPT], adopted, claimed)
+        if taken.wanted and not taken.rows:
+            self._vain += 1
+        elif taken.rows or not self._walks:
+            self._vain = 0
+        return taken
 
     def _from_anywhere(self, orphans: list[Deadline]) -> list[Deadline]:
         """Where others look at the same page, not all of them begin at its head: on

@@ -33,7 +33,6 @@ class Walk:
 
     after: Place = FIRST
     left: int = 0
-    vain: int = 0
 
 
 class Walks:
@@ -96,13 +95,14 @@ class Walks:
         walk.after = self._finder.place_after(connection, self._owner, skipped) or FIRST
         return True
 
-    def taken(self, page: Sequence[Deadline], wanted: int, adopted: int) -> None:
+    def taken(
+        self, page: Sequence[Deadline], wanted: int, adopted: int, vain: bool
+    ) -> None:
         """Of the last page, so many were to be adopted, and so many were. Others may
-        be at work there: the next slice is another one. A walk ends when it comes to
-        little: what is to be done at once is found page by page."""
-        walk = self._walks[self._owner]
-        walk.vain = 0 if adopted else walk.vain + 1
+        be at work there: the next slice is another one. A walk ends when it is in
+        ``vain``, and when it comes to little: what is to be done at once is found page
+        by page."""
         if adopted < wanted:
-            walk.left = 0
-        if wanted < len(page) / 2 or walk.vain >= VAIN:
+            self._walks[self._owner].left = 0
+        if wanted < len(page) / 2 or vain:
             del self._walks[self._owner]

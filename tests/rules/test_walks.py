@@ -141,6 +141,19 @@ def test_where_others_are_quicker_another_slice_is_taken(fleet):
     assert dead.id not in owners(fleet)
 
 
+def test_who_loses_its_first_page_goes_on_at_once(fleet):
+    dead, one, two = (fleet(batch_size=4) for _ in range(3))
+    one.parts._sweep._vain = walks.VAIN  # of an earlier death
+    one.turn()  # with nothing to do
+    one.parts.loop.sweep_soon()
+    armed(dead)
+    fleet.bury(dead)
+    finder = one.parts._sweep._finder
+    Meanwhile(finder, "find", lambda: taken_by(fleet, two, 10), before=False)
+    assert one.parts.loop.turn() == 0
+    assert one.id in owners(fleet)
+
+
 def test_what_nobody_can_take_is_left_until_the_next_sweep(fleet):
     dead, engine = fleet(), fleet(batch_size=4)
     armed(dead)
