@@ -16,6 +16,7 @@ from bench.scaling.server import Topology
 
 RESULTS = report.RESULTS / "scaling.json"
 COSTS = report.RESULTS / "service-times.json"
+WAKING = report.RESULTS / "waking.json"
 RESOURCES = {
     "cpu": "CPU",
     "log": "log (flushes)",
@@ -213,8 +214,26 @@ def costs() -> str:
     return f"{table(lines)}\n\nA connection: {memory} KiB of the server's memory."
 
 
-def _measured_on() -> str:
-    run = json.loads(COSTS.read_text())["run"]
+def waking() -> str:
+    """What a statement costs a server that is awake, and one that is not."""
+    if not WAKING.exists():
+        return "Not measured yet."
+    saved = json.loads(WAKING.read_text())
+    ways = list(next(iter(saved["costs"].values())))
+    lines = [["server CPU, ms", *ways]]
+    lines += [
+        [name, *(number(each[way]) for way in ways)]
+        for name, each in saved["costs"].items()
+    ]
+    idle = number(saved["idle"])
+    return (
+        f"{_measured_on(WAKING)}.\n\n{table(lines)}\n\nWithout a statement, a hundred"
+        f" connections cost {idle} ms a second."
+    )
+
+
+def _measured_on(path: Path) -> str:
+    run = json.loads(path.read_text())["run"]
     return (
         f"{run['at']}, liveness {run['liveness']}, {run['cores']} cores ({run['cpu']}),"
         f" load {run['load'][0]:g}"
@@ -241,8 +260,9 @@ def sections(folder: Path) -> dict[str, str]:
     drawings(rows, folder)
     compared = [Compared(**each) for each in saved["compared"]]
     return {
-        "costs": f"{_measured_on()}.\n\n{costs()}",
+        "costs": f"{_measured_on(COSTS)}.\n\n{costs()}",
         "assumed": f"Each server: {_topology()}.",
+        "waking": waking(),
         "compared": table(compare.cells(compared), words=2),
         "rest": rows_of(rows, "rest"),
         "bends": bends(rows),
