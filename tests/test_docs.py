@@ -302,7 +302,9 @@ def test_every_make_target_that_is_named_exists() -> None:
 
 
 def test_the_commands_of_the_simulation_work_as_written() -> None:
-    found = re.findall(r"^python -m bench\.scaling( [^#\n]*)", SCALING.read_text(), re.M)
+    found = re.findall(
+        r"^python -m bench\.scaling( [^#\n]*)", SCALING.read_text(), re.M
+    )
     assert found
     for arguments in found:
         scaling.parser().parse_args(shlex.split(arguments))
