@@ -6,6 +6,7 @@ the whole row back costs a driver more than to send it.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -40,6 +41,8 @@ class Arming:
 
     def __init__(self, clock: Clock) -> None:
         self._now = clock.database_now
+        # Of the many that are the same: a program has few timeouts.
+        self._due = functools.lru_cache(128)(clock.database_now)
         self._statements = Statements()
 
     def one(self, connection: sa.Connection, new: NewDeadline) -> Deadline | None:
@@ -59,7 +62,7 @@ class Arming:
         if isinstance(new.due, datetime):
             sent["new_due"] = new.due
         else:
-            moments["due"] = self._now(new.due)
+            moments["due"] = self._due(new.due)
         statement = self._statements.get(
             given, dialect, lambda: self._insert_one(dialect, moments)
         )
@@ -69,6 +72,12 @@ class Arming:
         for row_id, due_at in statement.rows(connection, sent, moments):
             return value_of(new, row_id, due_at)
         return None
+
+    def lives(self, connection: sa.Connection, new: NewDeadline) -> bool:
+        """True when there is a row of that kind and key, as far as can be seen."""
+        dialect = connection.dialect
+        statement = self._statements.get("lives", dialect, lambda: _look(dialect))
+        return bool(statement.rows(connection, {"a": new.kind, "b": new.key}))
 
     def many(
         self, connection: sa.Connection, news: Sequence[NewDeadline]
@@ -132,7 +141,7 @@ class Arming:
     def _insert_one(self, dialect: sa.Dialect, moments: dict[str, Any]) -> Prepared:
         token = sa.bindparam("new_token", type_=sa.BigInteger)
         due = moments.get("due", sa.bindparam("new_due", type_=UtcDateTime))
-        statement = insertion(dialect).values(
+        statement = _insertion(dialect).values(
             kind=sa.bindparam("new_kind"),
             key=sa.bindparam("new_key"),
             owner_id=sa.bindparam("new_owner"),
@@ -160,7 +169,12 @@ ALIKE = {
 """What all new rows have."""
 
 
-def insertion(dialect: sa.Dialect) -> Any:
+def _look(dialect: sa.Dialect) -> Prepared:
+    named = (D.c.kind == sa.bindparam("a"), D.c.key == sa.bindparam("b"))
+    return Prepared(sa.select(D.c.id).where(*named), dialect)
+
+
+def _insertion(dialect: sa.Dialect) -> Any:
     """An INSERT that a living key does not change."""
     # On PostgreSQL an error would end the caller's transaction.
     if dialect.name == "postgresql":

@@ -319,7 +319,7 @@ class Deadlines:
     def _look_first(self, connection: sa.Connection, new: NewDeadline) -> None:
         """A duplicate key leaves a lock on its row until the caller's transaction ends,
         in the way of the row's owner, on MySQL and MariaDB."""
-        if connection.dialect.name == "mysql":
+        if connection.dialect.name == "mysql" and self._arming.lives(connection, new):
             found = self.find(connection, new.kind, new.key)
             if found is not None:
                 raise _already_armed(new, found)

@@ -92,8 +92,9 @@ class Prepared:
         for name, mark in self._lists.items():
             numbers = ",".join([str(int(number)) for number in sent.pop(name)])
             text = text.replace(mark, numbers or "NULL")
-        for name in self._bound.keys() & sent.keys():
-            sent[name] = self._bound[name](sent[name])
+        for name, bound in self._bound.items():
+            if name in sent:
+                sent[name] = bound(sent[name])
         sent = self._fixed | sent
         ordered: Any = sent
         if self._order is not None:
