@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from liveness.db import tables
 from liveness.db.prepared import Prepared, Statements
-from liveness.db.rows import among, looked_at, numbers_of, unchanged
+from liveness.db.rows import among, looked_at, numbers_of, one_unchanged, unchanged
 from liveness.model import Deadline
 
 D = tables.deadline
@@ -28,19 +28,34 @@ class Completion:
         self, connection: sa.Connection, deadlines: Sequence[Deadline], again: bool
     ) -> set[int]:
         """See :meth:`liveness.db.deadlines.Deadlines.complete`."""
-        statement = self._statements.get(
-            "delete",
-            connection.dialect,
-            lambda: Prepared(deletion(connection), connection.dialect),
-        )
-        gone = statement.execute(connection, parameters(deadlines)).rowcount
+        dialect = connection.dialect
+        if len(deadlines) == 1:
+            (one,) = deadlines
+            statement = self._statements.get(
+                "one", dialect, lambda: Prepared(_deletion_of_one(), dialect)
+            )
+            sent = {"id": one.id, "token": one.token, "owner": one.owner_id}
+            values: dict[str, Any] = {DONE + name: sent[name] for name in sent}
+        else:
+            statement = self._statements.get(
+                "many", dialect, lambda: Prepared(deletion(connection), dialect)
+            )
+            values = parameters(deadlines)
+        gone = statement.execute(connection, values).rowcount
         return stale(connection, deadlines, gone, again)
+
+
+def _deletion_of_one() -> sa.Delete:
+    return sa.delete(D).where(one_unchanged(DONE), _owned())
 
 
 def deletion(connection: sa.Connection) -> sa.Delete:
     """Of the rows of which :func:`parameters` has the newest values."""
-    owner = looked_at(D.c.owner_id) == sa.bindparam(f"{DONE}owner")
-    return sa.delete(D).where(unchanged(connection, DONE), owner)
+    return sa.delete(D).where(unchanged(connection, DONE), _owned())
+
+
+def _owned() -> sa.ColumnElement[bool]:
+    return looked_at(D.c.owner_id) == sa.bindparam(f"{DONE}owner")
 
 
 def parameters(deadlines: Sequence[Deadline]) -> dict[str, Any]:

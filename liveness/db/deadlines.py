@@ -82,10 +82,13 @@ class Deadlines:
         :raises AlreadyArmed: for the first whose key lives; nothing was changed.
         """
         batches = list(_batches(news))
+        # A statement that gives out the ids is a transaction by itself. Else they are
+        # read after it, when another engine may have handled what was committed.
+        alone = len(batches) == 1 and connection.dialect.insert_returning
         if hosted:
             whole: Any = connection.begin_nested()
-        else:  # one statement is a transaction by itself
-            whole = transaction(connection) if len(batches) > 1 else nullcontext()
+        else:
+            whole = nullcontext() if alone else transaction(connection)
         values = []
         try:
             with whole:

@@ -26,7 +26,8 @@ def kind_of(dialect: sa.Dialect) -> Hashable:
     """Dialects of one kind compile a statement to the same text."""
     mariadb = getattr(dialect, "is_mariadb", False)
     version = dialect.server_version_info if dialect.name == "mysql" else None
-    return dialect.name, dialect.driver, dialect.paramstyle, mariadb, version
+    parts = dialect.name, dialect.driver, dialect.paramstyle, dialect.insert_returning
+    return *parts, mariadb, version
 
 
 class Prepared:

@@ -150,6 +150,14 @@ def unchanged(connection: sa.Connection, prefix: str = "") -> sa.ColumnElement[b
     )
 
 
+def one_unchanged(prefix: str = "") -> sa.ColumnElement[bool]:
+    """:func:`unchanged` of one row, whose numbers are parameters: the text is the same
+    each time, and a database that keeps what it has parsed need not do it again."""
+    row_id = sa.bindparam(f"{prefix}id", type_=sa.BigInteger)
+    token = sa.bindparam(f"{prefix}token", type_=sa.BigInteger)
+    return sa.and_(D.c.id == row_id, D.c.token == token)
+
+
 def numbers_of(deadlines: Sequence[Deadline], prefix: str = "") -> dict[str, list[int]]:
     """The parameters of :func:`unchanged`."""
     return {

@@ -398,6 +398,9 @@ def settled_without_the_token() -> None:
     completion.unchanged = lambda connection, of: among(  # type: ignore[attr-defined]
         connection, D.c.id, f"{of}ids"
     )
+    completion.one_unchanged = lambda of: (  # type: ignore[attr-defined]
+        D.c.id == sa.bindparam(f"{of}id")
+    )
 
 
 @mutant(ONE_AT_WORK, weights={"drain": 1.0}, pace=0.8, taste=LONG)

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from liveness import Arm, exceptions
-from liveness.db import tables
+from liveness.db import arming, tables
 from liveness.db.connection import transaction
 from liveness.db.rows import REASON_LIMIT
 from liveness.model import Deadline, DeadlineState
@@ -227,6 +227,44 @@ def test_many_armed_again_after_a_lost_answer_are_the_same(store):
     first = store.arm_many(*news)
     store.clock.advance(1)
     assert store.arm_many(*news) == first
+
+
+# --- where INSERT has no RETURNING, as on MySQL ------------------------------
+
+
+without = pytest.mark.parametrize("backend", ["sqlite", "mariadb"], indirect=True)
+
+
+@pytest.fixture
+def without_returning(store, monkeypatch):
+    with store.connect():
+        pass  # what the database can do is looked up when it is first connected to
+    monkeypatch.setattr(store.pool.dialect, "insert_returning", False)
+
+
+@without
+def test_an_armed_deadline_is_read_without_returning(store, without_returning):
+    assert store.arm(due=5.0) == store.row()
+
+
+@without
+def test_many_are_read_without_returning(store, without_returning):
+    values = store.arm_many(store.new("b", kind="x"), store.new("a"), store.new("c"))
+    assert values == [store.row("b", "x"), store.row("a"), store.row("c")]
+
+
+@without
+def test_nobody_sees_many_before_they_are_read(store, without_returning, monkeypatch):
+    seen = []
+
+    def read(connection, news):
+        seen.extend(store.keys())
+        return ids(connection, news)
+
+    ids = arming._ids
+    monkeypatch.setattr(arming, "_ids", read)
+    values = store.arm_many(store.new("a"), store.new("b"))
+    assert len(values) == 2 and seen == []
 
 
 # --- by the engine, in a transaction of its host ----------------------------
