@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 
 from liveness.clock import Clock, UtcDateTime
 from liveness.db import tables
@@ -178,6 +177,8 @@ def _insertion(dialect: sa.Dialect) -> Any:
     """An INSERT that a living key does not change."""
     # On PostgreSQL an error would end the caller's transaction.
     if dialect.name == "postgresql":
+        from sqlalchemy.dialects import postgresql  # 2 MiB that others need not have
+
         return postgresql.insert(D).on_conflict_do_nothing()
     return sa.insert(D)
 

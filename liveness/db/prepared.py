@@ -12,7 +12,6 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 
 
 def parameter_of(moment: Any) -> sa.BindParameter[Any]:
@@ -156,7 +155,7 @@ def rows_of_json(dialect: str, columns: Sequence[sa.Column[Any]]) -> list[Any]:
         rows = sa.func.json_each(sa.bindparam("rows", type_=sa.Text))
         value = rows.table_valued("value").c.value
         return [sa.func.json_extract(value, f"$[{n}]") for n in range(len(columns))]
-    text = sa.cast(sa.bindparam("rows", type_=sa.Text), postgresql.JSON)
+    text = sa.cast(sa.bindparam("rows", type_=sa.Text), sa.JSON)
     typed = [sa.column(column.name, column.type) for column in columns]
     found = sa.func.json_to_recordset(text).table_valued(*typed, name="rows")
     return list(found.render_derived(with_types=True).c)

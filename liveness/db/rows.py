@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 
 from liveness.db import tables
 from liveness.model import Deadline
@@ -22,7 +21,7 @@ class Numbers(sa.types.TypeDecorator[Sequence[int]]):
     them for what must be quoted. (The parameter itself is the array. A text that is
     cast would be read again for every row.)"""
 
-    impl = postgresql.ARRAY(sa.BigInteger)
+    impl = sa.ARRAY(sa.BigInteger)
     cache_ok = True
 
     def bind_processor(
