@@ -241,6 +241,12 @@ def test_a_job_that_its_worker_began_a_second_time_is_run_twice():
     assert (found.run_again, found.again, found.twice) == (1, [3.0], [6.0])
 
 
+def test_what_counts_is_the_first_start_after_the_death():
+    later = [("job", 103.0), ("job", 109.0)]
+    other = Speaking(("job", 7.0))
+    assert killed(other, later, [("job", 1.0)], held=1).again == [3.0]
+
+
 def test_what_nobody_runs_again_within_the_time_is_a_result():
     found = killed(Speaking(), [], [("job", 1.0)], held=1)
     assert found == death.Found(1)

@@ -75,19 +75,22 @@ def run(context: Context, peers: list[Peer], count: int, rounds: int) -> Iterato
 def rows_of(
     name: str, peer: Peer | None, runs: list[Found], load: float
 ) -> Iterator[Row]:
-    """What became of its jobs."""
+    """What became of its jobs, or of its members."""
     where = peer.where if peer else "postgresql"
     held = runs[0].held
+    words = "run again", "run twice at the same time"
+    if peer and "throughput" not in peer.does:
+        words = "gone when it is dead", "gone while it lives"
 
     def line(what: str, unit: str, values: Times, goal: str | None = None) -> Row:
-        note = peer.recovery if peer and what.startswith("run again") else ""
+        note = peer.recovery if peer and what.startswith(words[0]) else ""
         text = f"{name}: {what}"
         return row(text, where, unit, values, goal=goal, load=load, note=note)
 
     again = [float(found.run_again) for found in runs]
-    yield line(f"run again, of {held}", "", again)
+    yield line(f"{words[0]}, of {held}", "", again)
     twice = [float(len(found.twice)) for found in runs]
-    yield line(f"run twice at the same time, of {held}", "", twice, "value <= 0")
+    yield line(f"{words[1]}, of {held}", "", twice, "value <= 0")
     for how, parts in (
         ("after the death", [found.again for found in runs]),
         ("after its start, dead or alive", [found.twice for found in runs]),
@@ -135,8 +138,10 @@ def kill(
     twice = {key: s[1] - s[0] for key, s in before.items() if len(s) > 1}
 
     def again() -> dict[str, float]:
-        later = ((key, s[-1] - died) for key, s in starts(others).items())
-        return {key: seconds for key, seconds in later if seconds > 0}
+        later = {
+            k: [m - died for m in s if m > died] for k, s in starts(others).items()
+        }
+        return {key: moments[0] for key, moments in later.items() if moments}
 
     _wait(lambda: len(again().keys() | twice.keys()) >= held, patience)
     found = again()

@@ -17,7 +17,7 @@ from bench.crew import ROOT, Crew, Lost, crew_on, until
 from bench.peers.catalogue import Peer
 from bench.peers.install import Missing
 from bench.servers import Servers
-from tests.servers import Process
+from tests.servers import Process, ServerError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +108,6 @@ def tried(measured: Callable[[], T]) -> T | None:
     """What was measured; None, and a word on stderr, when the peer did not do it."""
     try:
         return measured()
-    except (Missing, Lost) as error:
+    except (Missing, Lost, ServerError) as error:
         print(f"\nNot measured: {error}", file=sys.stderr)
         return None

@@ -68,7 +68,7 @@ def run(
     load = machine.load()
     with contextlib.ExitStack() as stack:
         context.tell(f"peers at rest: starting {members} of each")
-        guests = list(_all(context.servers, peers, members, connections, stack))
+        guests = list(_all(context, peers, members, connections, stack))
         time.sleep(SETTLE)
         context.tell(f"peers at rest: {seconds:g} s")
         for guest in guests:
@@ -84,19 +84,22 @@ def run(
 
 
 def _all(
-    servers: Servers,
+    context: Context,
     peers: list[Peer],
     members: int,
     connections: meters.Connections,
     stack: contextlib.ExitStack,
 ) -> Iterator[Guests]:
     """All of them, started a few at a time; one that cannot be had is left out."""
+    servers = context.servers
     with ThreadPoolExecutor(2) as pool:
         waiting = [
             pool.submit(tried, lambda p=peer: _peer(servers, p, members, connections))
             for peer in peers
         ]
     for database in ("postgresql", "mariadb"):
+        if database not in context.databases:
+            continue
         yield stack.enter_context(_ours(servers, database, members, connections))
     for future in waiting:
         if (found := future.result()) is not None:
