@@ -7,8 +7,10 @@ import pytest
 from bench import __main__ as bench
 from bench import report, rounds
 from bench.counters import Counted
-from bench.peers import catalogue, death, install, meters, reporter, rest
+from bench.crew import Lost
+from bench.peers import catalogue, death, home, install, meters, reporter, rest
 from bench.peers.catalogue import PEERS, Peer
+from tests.servers import ServerError
 
 
 @pytest.mark.parametrize("part", bench.PARTS)
@@ -280,3 +282,12 @@ def test_to_run_a_job_twice_at_the_same_time_misses_the_goal():
 def test_what_is_measured_of_a_peer_has_a_name(name):
     assert set(PEERS[name].does) <= {"throughput", "lateness", "idle", "recovery"}
     assert PEERS[name].recovery or "recovery" not in PEERS[name].does
+
+
+@pytest.mark.parametrize("error", [install.Missing, Lost, ServerError])
+def test_a_peer_that_cannot_be_measured_stops_no_other(error, capsys):
+    def fails():
+        raise error("it is not there")
+
+    assert home.tried(fails) is None
+    assert "it is not there" in capsys.readouterr().err

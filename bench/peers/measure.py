@@ -11,8 +11,9 @@ from bench.peers.catalogue import Peer
 from bench.peers.home import home
 from bench.servers import Servers
 
-LEAD = 8.0
-"""Seconds before the first job is due; a worker has started by then."""
+LEAD, EACH = 4.0, 0.0025
+"""Seconds before the first job is due, and so many more for each job: they are all
+handed in by then, and a worker has started."""
 
 
 def throughput(
@@ -43,7 +44,7 @@ def throughput(
 def lateness(peer: Peer, servers: Servers, count: int, seconds: float) -> list[float]:
     """Milliseconds late of each."""
     with home(peer, servers) as at:
-        jobs = (str(count), str(LEAD), str(seconds))
+        jobs = (str(count), str(LEAD + EACH * count), str(seconds))
         if peer.most == 1:  # it sees only what was there when it started
             at.do("fill", *jobs)
         worker = at.crew.start(peer.command("work", at.url))
