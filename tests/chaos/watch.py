@@ -11,6 +11,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from liveness.db.arming import NewDeadline
 from liveness.db.claims import Claims
 from liveness.db.deadlines import Deadlines
 from liveness.db.engines import Engines
@@ -77,7 +78,7 @@ def _fencing(call: Any, victim: Any, by: str, evidence: str) -> Any:
 
 
 def _arming(call: Any, news: Any, hosted: bool = False) -> Any:
-    news = news if isinstance(news, list | tuple) else [news]
+    news = [news] if isinstance(news, NewDeadline) else news
     note("arming", engine=news[0].owner_id, tokens=[new.token for new in news])
     return call()
 
