@@ -38,7 +38,13 @@ PAGE, OWN_PAGE = 200, 1000
 of this engine's own, which are read ahead."""
 
 HOUSEKEEPERS = 8
-"""Engines that keep house within a lease, of a fleet of any size."""
+"""Engines that keep house within a lease, of a fleet of up to a hundred times as many
+(see :data:`LONGEST`)."""
+
+LONGEST = 100
+"""Leases between two housekeepings of one engine at most. A fleet counts itself when it
+keeps house; if it shrinks before the next, those that are left are still enough for one
+within a lease: more than :data:`liveness.detector.WINDOW`, or they all see it."""
 
 LINGERING = 100
 """Owners looked up at once that died long ago or have no row."""
@@ -131,7 +137,7 @@ class Sweep:
         self.on_claimed: Callable[[Sequence[Deadline]], None] = lambda values: None
         self.purge_history: Callable[[sa.Connection], None] = lambda connection: None
         self._lingering: list[str] = []
-        self._next_housekeeping = float("-inf")
+        self._next_housekeeping = self._next_doubt = float("-inf")
         self._offset = 0
         self._neighbours = self._rank = 0
         self._counted = 0
@@ -220,6 +226,7 @@ class Sweep:
         self._rank = self._place_among([engine.id for engine in living])
         self._bell.watch(living)
         self._keep_house(connection, counts)
+        self._look_for_own()
         dead = gone + [e.id for e in seen.engines if not e.alive] + self._lingering
         return [engine_id for engine_id in dict.fromkeys(dead) if engine_id != self._me]
 
@@ -234,24 +241,37 @@ class Sweep:
         alive in any reading (its row is missing, or it died long ago), and which rows
         can go."""
         now = self._clock.monotonic()
+        whole = self._neighbours <= WINDOW
+        if whole:  # also where it was a large one before
+            latest = now + 1.2 * self._house_pause(self._neighbours)
+            self._next_housekeeping = min(self._next_housekeeping, latest)
         if now < self._next_housekeeping:
             return
-        whole = self._neighbours <= WINDOW
         self._counted = 0 if whole else self._engines.count_alive(connection)
         owners = self._engines.owners_not_alive(connection, LINGERING)
         self._lingering = self._gone_for_good(owners, now)
-        self._doubt_until = max(self._doubt_until, now + self.settings.sweep_interval)
         if self._trust.good:
             counts.purged = self._engines.purge(
                 connection, self.settings.engine_retention, self.settings.batch_size
             )
             self.purge_history(connection)
-        pause = self.settings.ttl * random.uniform(0.8, 1.2)
+        pause = self._house_pause(self.fleet_size)
         if self._missing:
-            pause /= 4  # is it missing for a whole lease?
-        else:
-            pause *= max(1.0, self._neighbours / HOUSEKEEPERS)
-        self._next_housekeeping = now + pause
+            pause = self.settings.ttl / 4  # is it missing for a whole lease?
+        self._next_housekeeping = now + pause * random.uniform(0.8, 1.2)
+
+    def _house_pause(self, fleet: int) -> float:
+        """Seconds between two housekeepings of one engine in a fleet of that size."""
+        leases = min(max(1.0, fleet / HOUSEKEEPERS), LONGEST)
+        return self.settings.ttl * leases
+
+    def _look_for_own(self) -> None:
+        """Once a lease, also for claims of which no error told: see :meth:`doubt`."""
+        now = self._clock.monotonic()
+        if now >= self._next_doubt:
+            until = now + self.settings.sweep_interval
+            self._doubt_until = max(self._doubt_until, until)
+            self._next_doubt = now + self.settings.ttl * random.uniform(0.8, 1.2)
 
     def _gone_for_good(self, owners: dict[str, bool], now: float) -> list[str]:
         """Of ``owners``: those that ended, and those that were missing for a whole

@@ -22,14 +22,14 @@ from bench.scaling.store import (
 from liveness.admission import Admission
 from liveness.agenda import Agenda
 from liveness.conf import Settings
-from liveness.detector import WINDOW, Detector
+from liveness.detector import Detector
 from liveness.handlers import FunctionHandler, Handlers
 from liveness.heart import Heart
 from liveness.loop import Loop
 from liveness.model import Engine, EngineState
 from liveness.runner import Runner
 from liveness.settle import Settler
-from liveness.sweep import HOUSEKEEPERS, Sweep
+from liveness.sweep import Sweep
 from liveness.trust import Trust
 from liveness.walks import Walks
 
@@ -174,7 +174,7 @@ class Member:
 
     def has_kept_house(self, fleet: int) -> None:
         """As in a fleet that has been up for long: not all keep house at once."""
-        pause = self.sweep.settings.ttl * max(1.0, min(fleet, WINDOW) / HOUSEKEEPERS)
+        pause = self.sweep._house_pause(fleet)
         due = self.heart._clock.monotonic() + random.uniform(0, pause)
         self.sweep._next_housekeeping = due
 

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from liveness import sweep
 from liveness.db import tables
 from tests.fleet import Gate, Recorder, wait_until
-from tests.rules.faults import Meanwhile
+from tests.rules.faults import Fault, Meanwhile
 
 D, E = tables.deadline, tables.engine
 HOUR = 3600.0
@@ -536,3 +536,48 @@ def test_a_fleet_of_which_one_sees_a_part_is_counted(fleet, monkeypatch):
     engine.parts._sweep._next_housekeeping = 0.0
     engine.turn()
     assert engine.live.fleet_size == 2
+
+
+def house_pause(engine, fleet):
+    """In leases, until it keeps house again."""
+    engine.turn()
+    left = engine.parts._sweep._next_housekeeping - fleet.clock.monotonic()
+    return left / engine.parts._sweep.settings.ttl
+
+
+@pytest.fixture
+def large(fleet, monkeypatch):
+    """An engine in a fleet of ten, of which it sees two others."""
+    for module in ("detector", "sweep"):
+        monkeypatch.setattr(f"liveness.{module}.WINDOW", 2)
+    monkeypatch.setattr(sweep, "HOUSEKEEPERS", 1)
+    engine, *others = (fleet() for _ in range(10))
+    return engine, others
+
+
+def test_house_is_kept_as_seldom_as_the_fleet_is_large(fleet, large, monkeypatch):
+    engine, _ = large
+    assert 8 <= house_pause(engine, fleet) <= 12
+    monkeypatch.setattr(sweep, "LONGEST", 4)
+    engine.parts._sweep._next_housekeeping = 0.0
+    assert 3.2 <= house_pause(engine, fleet) <= 4.8
+
+
+def test_a_fleet_that_has_shrunk_keeps_house_as_a_small_one(fleet, large):
+    engine, others = large
+    assert 8 <= house_pause(engine, fleet)
+    for other in others:
+        fleet.bury(other)
+    assert house_pause(engine, fleet) <= 1.2
+
+
+def test_own_claims_are_looked_for_once_a_lease_in_a_fleet_of_any_size(fleet, large):
+    engine, _ = large
+    engine.turn()
+    kept, looked = Fault(engine.parts.engines, "owners_not_alive"), []
+    for _ in range(20):
+        fleet.live(2, engine)
+        looked.append(engine.parts._sweep._scope().held)
+    assert kept.calls == 0
+    assert not all(looked)
+    assert any(looked[1:])
