@@ -22,7 +22,7 @@ def written(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("many", [False, True])
 def test_an_arm_is_written_down_and_done(written, many: bool):
-    new = NewDeadline("timer", "k", "me", 1.0, 5, None)
+    new = NewDeadline("timer", "k", "me", 1.0, 5, None, 7)
     assert watch._arming(lambda: "armed", [new] if many else new) == "armed"
     (line,) = written()
-    assert (line["engine"], line["tokens"]) == ("me", [new.token])
+    assert (line["engine"], line["tokens"]) == ("me", [7])
