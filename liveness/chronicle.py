@@ -11,7 +11,6 @@ import itertools
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import TypeGuard
 
 import sqlalchemy as sa
 
@@ -100,16 +99,18 @@ class Chronicle:
         :raises Exception: the database's.
         """
         if how != "park":
-            self._remember(after)
+            self._remember([value for value in before if value.owner_id is not None])
         inside = connection if self._writable and self._on else None
-        owner = before[0].owner_id
-        if inside is not None and _adopted_from(owner, how, before):
+        stories = [_story(how, value, reason) for value in before]
+        if inside is not None and len(set(stories)) == 1:
+            what, owner, detail = stories[0]
+            event = Event(what, self._me, owner, detail=detail)
             ids = [value.id for value in after]
-            self._write(lambda: self._log.add_restarted(inside, self._me, owner, ids))
+            self._write(lambda: self._log.add_alike(inside, event, ids))
             return
         events = [
-            self._takeover(how, old, new, reason)
-            for old, new in zip(before, after, strict=True)
+            Event.of(what, self._me, new, owner, detail)
+            for (what, owner, detail), new in zip(stories, after, strict=True)
         ]
         if inside is None:
             self._note(events)
@@ -117,7 +118,7 @@ class Chronicle:
             self._write(lambda: self._log.add(inside, events))
 
     def _remember(self, values: Sequence[Deadline]) -> None:
-        """These were taken over: their end is worth telling."""
+        """These were taken from somebody: their end is worth telling."""
         with self._lock:
             self._recovered.update((value.id, True) for value in values)
             most = max(0, len(self._recovered) - KEPT)
@@ -211,23 +212,6 @@ class Chronicle:
             and self._clock.monotonic() >= self._paused_until
         )
 
-    def _takeover(
-        self, how: str, old: Deadline, new: Deadline, reason: str | None
-    ) -> Event:
-        match how:
-            case "adopt":
-                what = What.RESTARTED
-            case "orphans":
-                what = What.EXPIRED if old.expired else What.RETRIGGERED
-            case "park":
-                what = What.PARKED
-            case _:
-                what = What.EXPIRED
-                reason = "its owner let it lie"
-        if reason is None and old.owner_id is None:
-            reason = "it had no owner"
-        return Event.of(what, self._me, new, old.owner_id, reason)
-
     def _note_lateness(self, now: datetime | None) -> None:
         with self._lock:
             lines = self._claimed.over(now)
@@ -256,9 +240,20 @@ class Chronicle:
         )
 
 
-def _adopted_from(
-    owner: str | None, how: str, before: Sequence[Deadline]
-) -> TypeGuard[str]:
-    """True where all were adopted from the one ``owner``."""
-    same = all(value.owner_id == owner for value in before)
-    return how == "adopt" and owner is not None and same
+def _story(
+    how: str, old: Deadline, reason: str | None
+) -> tuple[What, str | None, str | None]:
+    """What befell ``old``, who had it, and why."""
+    match how:
+        case "adopt":
+            what = What.RESTARTED
+        case "orphans":
+            what = What.EXPIRED if old.expired else What.RETRIGGERED
+        case "park":
+            what = What.PARKED
+        case _:
+            what = What.EXPIRED
+            reason = "its owner let it lie"
+    if reason is None and old.owner_id is None:
+        reason = "it had no owner"
+    return what, old.owner_id, reason

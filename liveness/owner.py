@@ -324,13 +324,19 @@ class Owner:
             raise
         except BaseException:
             with contextlib.suppress(exceptions.StaleDeadline, exceptions.Fenced):
-                self._finish(guard)
+                self._end(guard)
             raise
-        self._finish(guard)
+        self._end(guard)
+
+    def _end(self, guard: Guard) -> None:
+        try:
+            self._finish(guard)
+        finally:
+            # Not before its row is gone: draining would hand it back.
+            self.guards.discard(guard)
 
     def _finish(self, guard: Guard) -> None:
         deadline = guard.deadline
-        self.guards.discard(guard)
         if guard.handed_over:
             raise exceptions.StaleDeadline(
                 kind=deadline.kind, key=deadline.key, token=deadline.token

@@ -473,6 +473,8 @@ class MariaDB(Server):
             [
                 install,
                 *self._settings(),
+                # Not one that it shares: servers that start clear theirs.
+                f"--tmpdir={self.folder}",
                 "--auth-root-authentication-method=normal",
                 "--skip-test-db",
                 "--skip-name-resolve",

@@ -181,6 +181,24 @@ def test_the_option_may_change_while_the_engine_runs(lite):
     assert words(engine) == ["fired", "completed"]
 
 
+def test_of_what_had_no_owner_the_claim_is_told_and_not_its_end(fleet):
+    drained, heir = fleet("drained"), fleet("heir", Recorder("action"))
+    heir.turn()
+    drained.live.arm("action", "k", due_in=0.001)
+    with drained.connect() as connection:
+        drained.parts.deadlines.hand_back(connection, "drained", 10)
+    fleet.clock.advance(1)
+    for _ in range(2):
+        heir.turn()
+        heir.settle()
+    heir.turn()
+    assert heir.live.handlers.get("action").keys == ["k"]
+    told = [event for event in recorded(heir) if event.key == "k"]
+    assert [(event.what, event.detail) for event in told] == [
+        ("expired", "it had no owner")
+    ]
+
+
 def test_an_overdue_deadline_of_a_living_owner_says_whose_it_was(lite):
     owner, other = lite("owner"), lite("other")
     owner.live.arm("timer", "k", due_in=1)

@@ -35,6 +35,9 @@ WRITTEN = [name for name in V.columns.keys() if name not in ("id", "at")]
 
 _facts = operator.attrgetter(*WRITTEN)
 
+ALIKE = ("what", "engine_id", "about_id", "detail")
+"""What may be the same for many deadlines."""
+
 WINDOW = 2000
 """Rows looked at in one statement."""
 
@@ -88,27 +91,24 @@ class EventLog:
                 self._many[kind_of(dialect)] = many
             many.execute(connection, rows)
 
-    def add_restarted(
-        self, connection: sa.Connection, me: str, owner: str, rows: Sequence[int]
+    def add_alike(
+        self, connection: sa.Connection, event: Event, rows: Sequence[int]
     ) -> None:
-        """Append one event for each of these deadlines, by their row ids, which ``me``
-        has adopted from ``owner`` in this transaction. The server copies what there is
-        to say from their rows."""
+        """Append an ``event`` for each of these deadlines, by their row ids, which this
+        transaction has changed. The server copies from their rows which they are."""
 
         def make() -> Prepared:
             return Prepared(self._copy(connection), connection.dialect)
 
-        values = {"me": me, "owner": owner, "ids": rows}
-        statement = self._statements.get("restarted", connection.dialect, make)
-        statement.execute(connection, values)
+        values = {name: _row(event)[name] for name in ALIKE}
+        statement = self._statements.get("alike", connection.dialect, make)
+        statement.execute(connection, values | {"ids": rows})
 
     def _copy(self, connection: sa.Connection) -> Any:
-        facts = {
-            "at": self._now(),
-            "what": sa.literal_column(f"'{What.RESTARTED}'", sa.String),
-            "engine_id": sa.bindparam("me", type_=V.c.engine_id.type),
-            "about_id": sa.bindparam("owner", type_=V.c.about_id.type),
+        facts: dict[str, Any] = {
+            name: sa.bindparam(name, type_=V.c[name].type) for name in ALIKE
         }
+        facts["at"] = self._now()
         copied = ("kind", "key", "epoch", "attempts")
         rows = sa.select(*facts.values(), *(D.c[name] for name in copied))
         rows = rows.where(among(connection, D.c.id, "ids"))

@@ -246,6 +246,40 @@ def test_it_waits_for_guards(driven, fleet):
     assert fleet.rows() == []
 
 
+def test_it_waits_for_a_guard_whose_row_is_not_gone_yet(driven, fleet, monkeypatch):
+    engine = driven()
+    deadlines, entered, go = (
+        engine.parts.deadlines,
+        threading.Event(),
+        threading.Event(),
+    )
+    complete, errors = deadlines.complete, []
+
+    def slow(*args, **how):
+        entered.set()
+        assert go.wait(10)
+        return complete(*args, **how)
+
+    def work():
+        try:
+            with engine.live.guard("timer", "k", due_in=HOUR):
+                monkeypatch.setattr(deadlines, "complete", slow)
+        except Exception as error:
+            errors.append(error)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    assert entered.wait(10)
+    thread = stopping(engine)
+    wait_until(lambda: fleet.engine_row(engine).state == "draining")
+    time.sleep(0.1)
+    assert thread.is_alive()
+    go.set()
+    worker.join(10)
+    ended(thread)
+    assert errors == [] and fleet.rows() == []
+
+
 def test_it_goes_on_beating_while_it_waits(driven, fleet, gate):
     timer = Recorder()
     timer.answer = gate
