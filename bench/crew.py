@@ -45,9 +45,14 @@ class Worker:
         return str(self.facts["engine"])
 
     def tell(self, do: str, **facts: Any) -> None:
+        """Send it a command. :raises Lost: it has ended."""
         assert self._popen.stdin is not None
-        self._popen.stdin.write(json.dumps({"do": do, **facts}).encode() + b"\n")
-        self._popen.stdin.flush()
+        line = json.dumps({"do": do, **facts}).encode() + b"\n"
+        try:
+            self._popen.stdin.write(line)
+            self._popen.stdin.flush()
+        except BrokenPipeError as error:
+            raise Lost(f"{self._popen.args} ended with {self._popen.wait()}") from error
 
     def hear(self, seconds: float = SECONDS) -> dict[str, Any]:
         """Its next answer. :raises Lost: there is none."""

@@ -1,13 +1,14 @@
 """The benchmark's arithmetic, and that its parts are what the command line says."""
 
 import importlib
+import sys
 
 import pytest
 
 from bench import __main__ as bench
 from bench import report, rounds
 from bench.counters import Counted
-from bench.crew import Lost
+from bench.crew import Lost, Worker
 from bench.peers import catalogue, death, home, install, meters, reporter, rest
 from bench.peers.catalogue import PEERS, Peer
 from tests.servers import ServerError
@@ -291,3 +292,20 @@ def test_a_peer_that_cannot_be_measured_stops_no_other(error, capsys):
 
     assert home.tried(fails) is None
     assert "it is not there" in capsys.readouterr().err
+
+
+def test_a_worker_that_has_ended_is_lost_and_not_waited_for():
+    worker = Worker([sys.executable, "-c", ""])
+    worker._popen.wait()
+    with pytest.raises(Lost):
+        worker.tell("notes")
+    worker.close()
+
+
+def test_a_command_that_does_not_end_is_given_up(monkeypatch):
+    monkeypatch.setattr(home, "LIMIT", 0.2)
+    forever = [sys.executable, "-c", "import time; time.sleep(60)"]
+    monkeypatch.setattr(Peer, "command", lambda *_: forever)
+    at = home.Home(Peer("slow", "", True), crew=None, redis=None, url="")
+    with pytest.raises(install.Missing):
+        at.do("prepare")

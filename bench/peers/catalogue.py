@@ -97,7 +97,7 @@ PEERS = {
             "gone: a job is removed before it runs",
             False,
             most=1,
-            jobs=8000,
+            jobs=4000,
             restarts=True,
             recovery="started again on the same store",
         ),
@@ -115,7 +115,7 @@ PEERS = {
             "run again after 1 hour (acks_late)",
             True,
             stores=("redis",),
-            jobs=8000,
+            jobs=4000,
             recovery="visibility_timeout is the lease; restored every second",
         ),
         Peer(

@@ -19,6 +19,9 @@ from bench.peers.install import Missing
 from bench.servers import Servers
 from tests.servers import Process, ServerError
 
+LIMIT = 600.0
+"""Seconds after which a command is given up."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Redis:
@@ -41,13 +44,16 @@ class Home:
     def do(self, *arguments: str) -> None:
         """Run a command of the peer's to its end. :raises Missing: it fails."""
         command, *rest = arguments
-        done = subprocess.run(
-            self.peer.command(command, self.url, *rest),
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
+        try:
+            done = subprocess.run(
+                self.peer.command(command, self.url, *rest),
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                timeout=LIMIT,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise Missing(f"{self.peer.name} {command}: {LIMIT:g} s") from error
         if done.returncode:
             raise Missing(f"{self.peer.name} {command} failed:\n{done.stderr[-1500:]}")
 

@@ -17,6 +17,7 @@ EAGER = {"fetch_job_polling_interval": 0.05, "delete_jobs": "always"}
 
 
 def application(url: str) -> procrastinate.App:
+    logging.getLogger("procrastinate").setLevel(logging.ERROR)
     connector = procrastinate.PsycopgConnector(conninfo=plain(url))
     app = procrastinate.App(connector=connector)
 
@@ -47,7 +48,6 @@ def fill(url: str, payloads: list[dict[str, Any]]) -> None:
 
 
 async def _work(app: procrastinate.App, **options: Any) -> None:
-    logging.getLogger("procrastinate").setLevel(logging.ERROR)
     async with app.open_async():
         reporter.serve()
         await app.run_worker_async(install_signal_handlers=False, **options)
