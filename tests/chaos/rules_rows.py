@@ -45,6 +45,15 @@ def _acknowledged(line: Line) -> list[Line]:
     return line.get("armed", [])
 
 
+def bugs(evidence: Evidence) -> Iterator[Violation]:
+    """An operation answers, or says what its documentation says. (A run whose every arm
+    fails would violate nothing else.)"""
+    for line in evidence.by_what["end"]:
+        if line["outcome"] == "bug":
+            story = f"{line['do']} ended in {line['error']}"
+            yield Violation(1, "an operation answers", story, places(line))
+
+
 def vanished(evidence: Evidence) -> Iterator[Violation]:
     """A row goes when its owner said so, of that very value: its handler was done, or
     its host disarmed it."""
@@ -357,6 +366,7 @@ def _answer_lost(evidence: Evidence, claim: Change | None) -> bool:
 
 RULES = (
     lost_arms,
+    bugs,
     vanished,
     left_over,
     overwritten,

@@ -73,6 +73,11 @@ def test_a_row_that_was_deleted_with_a_value_that_is_old(story: Story):
     assert (1, "no row vanishes") in story.judged()
 
 
+def test_an_operation_that_ended_in_an_error_of_the_program(story: Story):
+    story.line(4, "end", do="arm", outcome="bug", error="AttributeError('id')")
+    assert story.judged() == {(1, "an operation answers")}
+
+
 def test_a_row_that_was_completed_and_nobody_had_done_it(story: Story):
     story.arm("k", "a", 4, due=5)
     story.claim("k", "a", 5)

@@ -1,7 +1,8 @@
 """What a host program does with its deadlines, from a seed.
 
 Every operation is written down before and after, with what came of it: ``ok``,
-``stale``, ``refused``, or ``unknown`` when the answer was lost.
+``stale``, ``refused``, ``unknown`` when the answer was lost, or ``bug``: an error that
+no caller was told to expect.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
+from oslo_db import exception as db_exc
 
 from liveness import Arm, Deadline, Liveness
 from liveness.exceptions import DatabaseError, LivenessError, StaleDeadline
 from tests.chaos.history import note, now
 from tests.chaos.journal import NOW
 from tests.chaos.kinds import effects, facts
+
+AWAY = (sa.exc.SQLAlchemyError, db_exc.DBError, OSError)
 
 HOT_KEYS = 6
 """Keys that all engines arm again and again."""
@@ -98,8 +102,10 @@ class Workload:
             result = {"outcome": "unknown", "error": str(error)[-200:]}
         except LivenessError as error:
             result = {"outcome": "refused", "error": type(error).__name__}
-        except Exception as error:  # the host's own connection
+        except AWAY as error:  # on the host's own connection
             result = {"outcome": "unknown", "error": f"{error!r:.200}"}
+        except Exception as error:
+            result = {"outcome": "bug", "error": f"{error!r:.200}"}
         note("end", **{**same, "trusted": self._live.trusted, **result})
 
     # --- what is armed ------------------------------------------------------------
