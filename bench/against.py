@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -52,10 +51,8 @@ def run(context: Context) -> Iterator[Row]:
     if "postgresql" not in context.databases or not context.peers:
         return
     size: Size = context.size
-    try:
-        peers = install.set_up(context.peers, context.tell)
-    except install.Missing as error:
-        print(f"No peers: {error}", file=sys.stderr)
+    peers = install.set_up(context.peers, context.tell)
+    if not peers:
         return
     for processes in size.processes:
         yield from _throughput(context, peers, processes)

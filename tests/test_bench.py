@@ -125,10 +125,20 @@ def test_a_peer_that_is_not_asked_for_is_not_installed(monkeypatch):
     def not_called(*_):
         raise AssertionError("installed all the same")
 
-    monkeypatch.setattr(install, "_node", not_called)
-    monkeypatch.setattr(install.shutil, "which", not_called)
+    for need in ("_node", "_heat", "_redis"):
+        monkeypatch.setattr(install, need, not_called)
     monkeypatch.setattr(install, "_python", lambda tell: None)
     assert install.set_up(["dbos"], print) == [PEERS["dbos"]]
+
+
+def test_what_cannot_be_had_leaves_out_those_that_need_it(monkeypatch, capsys):
+    def missing(tell):
+        raise install.Missing("there is none")
+
+    monkeypatch.setattr(install, "_redis", missing)
+    monkeypatch.setattr(install, "_python", lambda tell: None)
+    assert install.set_up(["celery", "dbos", "tooz"], print) == [PEERS["dbos"]]
+    assert capsys.readouterr().err.count("there is none") == 1
 
 
 def test_what_a_server_has_exchanged_with_each_of_its_sockets():

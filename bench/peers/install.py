@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +20,35 @@ class Missing(Exception):
 
 
 def set_up(names: Sequence[str], tell: Any) -> list[Peer]:
-    """Install what the peers need.
-
-    :raises Missing: it cannot be had.
-    """
+    """Install what the peers need; those that can be had, and a word on stderr about
+    what the others lack."""
     peers = [PEERS[name] for name in names]
-    if any(peer.environment == ENVIRONMENT and not peer.node for peer in peers):
-        _python(tell)
-    if any(peer.environment == HEAT for peer in peers):
-        _heat(tell)
-    if any(peer.node for peer in peers):
-        _node(tell)
-    if any("redis" in peer.stores for peer in peers) and not shutil.which(
-        "redis-server"
-    ):
-        raise Missing("There is no Redis server (apt-get install redis-server)")
-    return peers
+    every = dict.fromkeys(need for peer in peers for need in needs(peer))
+    had = {need for need in every if _had(need, tell)}
+    return [peer for peer in peers if had.issuperset(needs(peer))]
+
+
+def needs(peer: Peer) -> list[Callable[[Any], None]]:
+    """What sees to what the peer needs."""
+    if peer.node:
+        found = [_node]
+    else:
+        found = [_heat if peer.environment == HEAT else _python]
+    return [*found, _redis] if "redis" in peer.stores else found
+
+
+def _had(need: Callable[[Any], None], tell: Any) -> bool:
+    try:
+        need(tell)
+    except Missing as error:
+        print(f"Not measured: {error}", file=sys.stderr)
+        return False
+    return True
+
+
+def _redis(tell: Any) -> None:
+    if shutil.which("redis-server") is None:
+        raise Missing("there is no Redis server (apt-get install redis-server)")
 
 
 def _python(tell: Any) -> None:
