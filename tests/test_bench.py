@@ -260,6 +260,12 @@ def test_what_counts_is_the_first_start_after_the_death():
     assert killed(other, later, [("job", 1.0)], held=1).again == [3.0]
 
 
+def test_who_finds_one_after_another_is_waited_for():
+    found = iter(range(100))
+    death.wait(lambda: next(found), wanted=60, patience=2.0)
+    assert next(found) == 61
+
+
 def test_what_nobody_runs_again_within_the_time_is_a_result():
     found = killed(Speaking(), [], [("job", 1.0)], held=1)
     assert found == death.Found(1)

@@ -2,8 +2,8 @@
 do others run them while it still lives?
 
 Each has the same lease where it knows one, and looks for the dead as often as it can be
-told to. Jobs that nobody has run again within the lease and some seconds count as not
-found; where its documentation says when they would be, that is given, and said so.
+told to. When nothing more is found for the lease and some seconds, what is left counts
+as not found; where its documentation says when it would be, that is given, and said so.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from bench import machine, recovery, rows
 from bench.context import Context
-from bench.crew import Lost, Worker, another_pid_namespace, crew_on, until
+from bench.crew import Worker, another_pid_namespace, crew_on, until
 from bench.peers.catalogue import Peer
 from bench.peers.home import Home, home, tried
 from bench.rounds import Row, row
@@ -119,8 +119,8 @@ def measure(peer: Peer, servers: Servers, count: int) -> Found:
             at.do("fill", str(count), "-1", "0")
         until(lambda: len(starts([victim])) >= count, f"{count} jobs are held")
         others = [_start(at, "rescuer", holds=False)] if shared else []
-        wait = LEASE + SLACK if shared else 0.0
-        found = kill(victim, others, count, wait, wait)
+        alive = LEASE + SLACK if shared else 0.0
+        found = kill(victim, others, count, alive, patience=alive)
         if peer.restarts and found.run_again < count:
             found.restarted = _restarted(at, others, count)
             found.run_again += len(found.restarted)
@@ -131,7 +131,7 @@ def kill(
     victim: Worker, others: Sequence[Worker], held: int, alive: float, patience: float
 ) -> Found:
     """Let it live for so long, kill it, and wait until others have run what it held, or
-    patience is at an end."""
+    have found nothing more for so long."""
     time.sleep(alive)
     before = starts([victim, *others])
     died = victim.kill()
@@ -143,7 +143,7 @@ def kill(
         }
         return {key: moments[0] for key, moments in later.items() if moments}
 
-    _wait(lambda: len(again().keys() | twice.keys()) >= held, patience)
+    wait(lambda: len(again().keys() | twice.keys()), held, patience)
     found = again()
     both = len(found.keys() | twice.keys())
     return Found(held, both, list(found.values()), list(twice.values()))
@@ -160,7 +160,7 @@ def _restarted(at: Home, others: list[Worker], held: int) -> Times:
     go to the others."""
     began = time.time()
     others.append(_start(at, "victim", holds=False))
-    _wait(lambda: len(starts(others)) >= held)
+    wait(lambda: len(starts(others)), held, LEASE + SLACK)
     later = (moments[-1] - began for moments in starts(others).values())
     return [seconds for seconds in later if seconds > 0]
 
@@ -179,12 +179,14 @@ def starts(workers: Sequence[Worker]) -> dict[str, Times]:
     return {key: sorted(moments) for key, moments in found.items()}
 
 
-def _wait(done: Callable[[], bool], seconds: float = LEASE + SLACK) -> None:
-    """Until it is so, or the time is over: both are results."""
-    try:
-        until(done, "", seconds=seconds, every=0.2)
-    except Lost:
-        return
+def wait(count: Callable[[], int], wanted: int, patience: float) -> None:
+    """Until the count is as wanted, or has not grown for so long: both are results."""
+    seen, since = count(), time.monotonic()
+    while seen < wanted and time.monotonic() - since < patience:
+        time.sleep(patience / 40)
+        now = count()
+        if now > seen:
+            seen, since = now, time.monotonic()
 
 
 def _guards(servers: Servers, count: int, lost: bool) -> Found:
