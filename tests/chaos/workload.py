@@ -11,6 +11,7 @@ import contextlib
 import random
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -105,7 +106,8 @@ class Workload:
         except AWAY as error:  # on the host's own connection
             result = {"outcome": "unknown", "error": f"{error!r:.200}"}
         except Exception as error:
-            result = {"outcome": "bug", "error": f"{error!r:.200}"}
+            where = traceback.format_exc()[-2000:]
+            result = {"outcome": "bug", "error": f"{error!r:.200}", "where": where}
         note("end", **{**same, "trusted": self._live.trusted, **result})
 
     # --- what is armed ------------------------------------------------------------
