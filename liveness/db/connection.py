@@ -214,9 +214,20 @@ def translate_errors(engine: sa.Engine) -> None:
     that it has no class for: those are logged where they are handled."""
     sa.event.listen(engine, "handle_error", _note_error)
     exc_filters.register_engine(engine)
+    sa.event.remove(engine, "handle_error", exc_filters.handler)
+    sa.event.listen(engine, "handle_error", _translated, retval=True)
     noisy = logging.getLogger(exc_filters.__name__)
     if not any(isinstance(f, _NotWrapped) for f in noisy.filters):
         noisy.addFilter(_NotWrapped())
+
+
+def _translated(context: Any) -> Any:
+    try:
+        return exc_filters.handler(context)
+    except NotImplementedError:
+        # The first connection of a pool, lost while SQLAlchemy asked the server what it
+        # is: oslo.db looks for facts on it that it does not have yet.
+        return db_exc.DBConnectionError(context.original_exception)
 
 
 _handled = threading.local()

@@ -331,3 +331,13 @@ def test_a_cut_proxy_takes_new_connections(store, proxy, far):
         assert is_passing(caught.value)
     with far.connect() as connection:
         assert connection.execute(sa.select(sa.literal(1))).scalar() == 1
+
+
+def test_a_first_connection_that_is_lost_while_the_server_is_asked_what_it_is(
+    store, proxy, far, backend
+):
+    mark = b"sql_mode" if backend == "mariadb" else b"standard_conforming_strings"
+    with lost(proxy, mark), far.connect():
+        pass
+    with far.connect() as connection:
+        assert connection.execute(sa.select(sa.literal(1))).scalar() == 1
