@@ -166,8 +166,11 @@ class Commands:
         return {**vars(NOTES), "cpu": cpu(), "now": time.time()}
 
     def count(self) -> dict[str, Any]:
-        """How many are settled."""
-        return {"settled": sum(count for _, count, _ in NOTES.settled)}
+        """How many are settled, and how many were adopted."""
+        return {
+            "settled": sum(count for _, count, _ in NOTES.settled),
+            "adopted": sum(count for _, count in NOTES.adopted),
+        }
 
     def clear(self) -> None:
         NOTES.clear()
