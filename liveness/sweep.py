@@ -86,11 +86,17 @@ class Plan(enum.Enum):
 
 
 class Taken(NamedTuple):
-    """What became of a page of orphans: ``wanted`` to adopt, and what was taken."""
+    """What became of a page of orphans: what was ``wanted`` to adopt, ``chosen`` to
+    claim, and taken."""
 
     wanted: list[Deadline]
+    chosen: list[Deadline]
     adopted: list[Deadline]
     claimed: list[Deadline]
+
+    @property
+    def tried(self) -> bool:
+        return bool(self.wanted or self.chosen)
 
     @property
     def rows(self) -> int:
@@ -319,7 +325,7 @@ class Sweep:
         if worth and self._walks.begin(taken.wanted, self._page):
             self._offset, counts.more = 0, True
         else:
-            self._turn_page(len(orphans), taken.rows, counts)
+            self._turn_page(len(orphans), taken, counts)
 
     def _walk(self, connection: sa.Connection, scope: Scope, counts: Counts) -> None:
         """A page of an engine that had many. (When that ends, the rest is looked for
@@ -351,8 +357,8 @@ class Sweep:
         counts.adopted += len(adopted)
         counts.expired += len(expired)
         counts.retriggered += len(claimed) - len(expired)
-        taken = Taken(plans[Plan.ADOPT], adopted, claimed)
-        if taken.wanted and not taken.rows:
+        taken = Taken(plans[Plan.ADOPT], chosen, adopted, claimed)
+        if taken.tried and not taken.rows:
             self._vain += 1
         elif taken.rows or not self._walks:
             self._vain = 0
@@ -398,15 +404,19 @@ class Sweep:
             return Plan.CLAIM if value.due else Plan.PARK  # due: the operator said so
         return Plan.ADOPT
 
-    def _turn_page(self, found: int, taken: int, counts: Counts) -> None:
+    def _turn_page(self, found: int, taken: Taken, counts: Counts) -> None:
         """Where the next page starts: not where the other survivors start, who see the
-        same first one; and past a page of which nothing could be taken."""
+        same first one; and past a page of which nothing could be taken. One that others
+        were quicker to take is no reason to wait, a few times."""
         page = self._page
         full = found >= page
-        counts.more |= (full and bool(taken)) or (not found and self._offset > 0)
+        late = taken.tried and self._vain < VAIN
+        counts.more |= (full and (taken.rows > 0 or late)) or (
+            not found and self._offset > 0
+        )
         if not full:
             self._offset = 0
-        elif not taken:
+        elif not taken.rows:
             self._offset += page
         else:
             self._offset = random.randrange(min(self._neighbours, 8) or 1) * page

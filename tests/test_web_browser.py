@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 from urllib.parse import urlsplit
 
 import pytest
 import sqlalchemy as sa
-from selenium.common.exceptions import WebDriverException
+from selenium.common.exceptions import (
+    StaleElementReferenceException,
+    WebDriverException,
+)
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 
@@ -167,20 +171,27 @@ def test_one_gets_to_a_deadline_by_clicking(browser, synced):
     engine = world(synced, ["web-1", "web-2", "db-1"], {"size": 3, "token": SECRET})
     run(synced, "UPDATE liveness_deadline SET state = 'parked' WHERE id = 2")
 
-    def keys():
-        return texts(browser, "tbody td:nth-child(2)")
+    def shows(*keys):
+        """A click may return before the page that it leads to is there."""
+
+        def so():
+            with contextlib.suppress(StaleElementReferenceException):
+                return texts(browser, "tbody td:nth-child(2)") == list(keys)
+
+        wait_until(so, 10)
 
     with served(synced) as address:
         open_(browser, address)
         browser.find_element(By.LINK_TEXT, "2").click()  # armed, of kind timer
-        assert keys() == ["web-1", "db-1"]
+        shows("web-1", "db-1")
         Select(browser.find_element(By.NAME, "state")).select_by_visible_text("any")
         browser.find_element(By.NAME, "prefix").send_keys("web")
         browser.find_element(By.TAG_NAME, "button").click()
-        assert keys() == ["web-1", "web-2"]
+        shows("web-1", "web-2")
         prefix = browser.find_element(By.NAME, "prefix")
         assert prefix.get_attribute("value") == "web"
         browser.find_element(By.LINK_TEXT, "web-2").click()
+        wait_until(lambda: browser.find_elements(By.TAG_NAME, "pre"), 10)
         shown = browser.find_element(By.TAG_NAME, "pre").text
         assert json.loads(shown) == {"size": 3, "token": "***"}
         assert "Nothing, until 'deadline retry'" in browser.page_source

@@ -154,6 +154,21 @@ def test_who_loses_its_first_page_goes_on_at_once(fleet):
     assert one.id in owners(fleet)
 
 
+def test_who_comes_too_late_for_a_page_of_nobodys_goes_on_at_once(fleet):
+    action = Recorder("action", when_orphaned="retrigger")
+    drained, one, two = (fleet(action, batch_size=4) for _ in range(3))
+    one.turn()  # with nothing to do
+    armed(drained, 8, "action")
+    fleet.execute(sa.update(D).values(owner_id=None))
+    finder = one.parts._sweep._finder
+    Meanwhile(finder, "find", lambda: taken_by(fleet, two, 4), before=False)
+    one.parts.loop.sweep_soon()
+    assert one.parts.loop.turn() == 0
+    assert one.parts.loop.turn() == 0  # the next page; there is none
+    one.parts.loop.turn()
+    assert one.id in owners(fleet)
+
+
 def test_what_nobody_can_take_is_left_until_the_next_sweep(fleet):
     dead, engine = fleet(), fleet(batch_size=4)
     armed(dead)
