@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import psycopg
+
 from bench.floor.base import Floor
 
 
@@ -20,6 +22,13 @@ class PostgreSQLFloor(Floor):
         return int(self.cursor.fetchone()[0])
 
     def chain(self, done: Sequence[int], limit: int, owner: str | None) -> list[int]:
+        while True:
+            try:
+                return self._chain(done, limit, owner)
+            except psycopg.errors.DeadlockDetected:  # nothing was done
+                continue
+
+    def _chain(self, done: Sequence[int], limit: int, owner: str | None) -> list[int]:
         whose = "owner_id = %s" if owner else "owner_id IS NULL"
         values: list[Any] = [list(done), *([owner] if owner else []), owner or "floor"]
         self.cursor.execute(
