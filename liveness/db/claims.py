@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Hashable, Sequence
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -76,7 +77,14 @@ PARKED: dict[str, Any] = {
 }
 
 
-def _claimed(value: Deadline, me: str, token: int) -> Deadline:
+def _taken(
+    value: Deadline,
+    me: str,
+    token: int,
+    state: DeadlineState | str,
+    due_at: datetime,
+    attempts: int,
+) -> Deadline:
     # All in their order: _replace() costs three times as much, for each claim.
     return Deadline(
         value.id,
@@ -86,10 +94,10 @@ def _claimed(value: Deadline, me: str, token: int) -> Deadline:
         token,
         value.arm_token,
         value.epoch + 1,
-        DeadlineState.CLAIMED,
-        value.due_at,
+        state,
+        due_at,
         value.expires_at,
-        value.attempts + 1,
+        attempts,
         value.max_attempts,
         value.payload,
         value.last_error,
@@ -98,29 +106,15 @@ def _claimed(value: Deadline, me: str, token: int) -> Deadline:
         value.due,
         value.problem,
     )
+
+
+def _claimed(value: Deadline, me: str, token: int) -> Deadline:
+    state, attempts = DeadlineState.CLAIMED, value.attempts + 1
+    return _taken(value, me, token, state, value.due_at, attempts)
 
 
 def _adopted(value: Deadline, me: str, token: int) -> Deadline:
-    return Deadline(
-        value.id,
-        value.kind,
-        value.key,
-        me,
-        token,
-        value.arm_token,
-        value.epoch + 1,
-        value.state,
-        value.expires_at,
-        value.expires_at,
-        0,
-        value.max_attempts,
-        value.payload,
-        value.last_error,
-        value.orphaned,
-        value.expired,
-        value.due,
-        value.problem,
-    )
+    return _taken(value, me, token, value.state, value.expires_at, 0)
 
 
 def _as_it_was(value: Deadline, me: str, token: int) -> Deadline:

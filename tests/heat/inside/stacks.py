@@ -103,6 +103,19 @@ class Stacks:
             )
 
 
+def _template(session: Any, resources: dict[str, Any]) -> tuple[Any, Any]:
+    """A stack's template, and whose it is; both have ids."""
+    template = models.RawTemplate(
+        template={"heat_template_version": "2021-04-16", "resources": resources},
+        files={},
+        environment={},
+    )
+    credentials = models.UserCreds(username="demo", tenant_id="t")
+    session.add_all([template, credentials])
+    session.flush()
+    return template, credentials
+
+
 def _point(
     stack: Chain | Deleting | Alone,
     entity: str,
@@ -204,14 +217,7 @@ class Deleting:
         self.traversal = str(uuid.uuid4())
         self.snapshot = str(uuid.uuid4())
         with stacks.writing() as session:
-            template = models.RawTemplate(
-                template={"heat_template_version": "2021-04-16", "resources": {}},
-                files={},
-                environment={},
-            )
-            credentials = models.UserCreds(username="demo", tenant_id="t")
-            session.add_all([template, credentials])
-            session.flush()
+            template, credentials = _template(session, {})
             stack = models.Stack(
                 id=self.id,
                 name=f"stack-{number}",
@@ -358,17 +364,7 @@ class Alone:
         self.id = str(uuid.UUID(int=number))
         self.traversal = str(uuid.uuid4())
         with stacks.writing() as session:
-            template = models.RawTemplate(
-                template={
-                    "heat_template_version": "2021-04-16",
-                    "resources": {"r": {"type": type_}},
-                },
-                files={},
-                environment={},
-            )
-            credentials = models.UserCreds(username="demo", tenant_id="t")
-            session.add_all([template, credentials])
-            session.flush()
+            template, credentials = _template(session, {"r": {"type": type_}})
             stack = models.Stack(
                 id=self.id,
                 name=f"stack-{number}",
