@@ -73,11 +73,15 @@ class Herd:
 
     def warm_up(self) -> None:
         """Each engine has beaten and swept, so that all connections are there and all
-        statements are built."""
+        statements are built: to read engines alone and with what there is to do, and
+        that with and without lost claims."""
         for _ in range(2):
             for engine in self.engines:
                 engine.beat()
                 engine.turn()
+        for engine in self.engines:
+            engine.parts._sweep._doubt_until = float("-inf")
+            engine.turn()
 
     def drive(self, seconds: float, threads: int = 4) -> float:
         """Let them live so long; return how late, at worst, a step was called."""

@@ -15,6 +15,7 @@ from liveness import log
 from liveness.clock import Clock
 from liveness.conf import Settings
 from liveness.db.engines import Engines, Observation
+from liveness.db.finding import Question
 from liveness.identity import Identity
 from liveness.memory import Memory, Remembered
 from liveness.model import Engine
@@ -83,13 +84,17 @@ class Detector:
         if memory is not None:
             self._inherit(memory.load())
 
-    def observe(self, connection: sa.Connection) -> Observation:
-        """Read the engines once; afterwards their runs are one reading longer."""
+    def observe(
+        self, connection: sa.Connection, question: Question | None = None
+    ) -> Observation:
+        """Read the engines once, and with them what the ``question`` finds; afterwards
+        their runs are one reading longer."""
         asked = self._clock.monotonic()
-        seen = self._engines.observe(connection, self._trust.engine_id, WINDOW)
+        me = self._trust.engine_id
+        seen = self._engines.observe(connection, me, WINDOW, question)
         answered = self._clock.monotonic()
         self._forget_if_elsewhere(connection, seen.server)
-        others = [e for e in seen.engines if e.alive and e.id != self._trust.engine_id]
+        others = [e for e in seen.engines if e.alive and e.id != me]
         self._runs = {e.id: self._continued(e, asked, answered) for e in others}
         self._missed &= self._runs.keys()
         self._remember(seen.server)

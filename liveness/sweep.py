@@ -21,11 +21,11 @@ from liveness.bell import Bell
 from liveness.clock import Clock
 from liveness.conf import Settings
 from liveness.db.claims import Claims
-from liveness.db.engines import Engines
-from liveness.db.finding import Finder, Scope
+from liveness.db.engines import Engines, Observation
+from liveness.db.finding import Finder, Question, Scope
 from liveness.detector import WINDOW, Detector
 from liveness.handlers import Handlers, WhenOrphaned
-from liveness.model import Deadline, DeadlineState, EngineState
+from liveness.model import Deadline, DeadlineState, Engine, EngineState
 from liveness.runner import Runner
 from liveness.skew import Skew
 from liveness.trust import Trust
@@ -49,6 +49,10 @@ within a lease: more than :data:`liveness.detector.WINDOW`, or they all see it."
 LINGERING = 100
 """Owners looked up at once that died long ago or have no row."""
 
+FEW = 20
+"""Rows. After a pass that found no more, one statement reads engines and deadlines.
+(The longer it takes, the less is known of the database's clock: with pages of deadlines
+in it, what is due here would be late.)"""
 
 EPOCH_LIMIT = 1 << 62
 """No claim counts an epoch up to this; a row that is here was not written by us."""
@@ -143,6 +147,8 @@ class Sweep:
         self.on_claimed: Callable[[Sequence[Deadline]], None] = lambda values: None
         self.purge_history: Callable[[sa.Connection], None] = lambda connection: None
         self._lingering: list[str] = []
+        self._dead: list[str] = []  # by the last pass
+        self._quiet = False  # it found next to nothing
         self._next_housekeeping = self._next_doubt = float("-inf")
         self._offset = 0
         self._neighbours = self._rank = 0
@@ -189,16 +195,24 @@ class Sweep:
         """One pass. Afterwards what it found, within its bounds, is fenced, owned,
         running or parked; the counts say how much. Claims nothing while suspended."""
         counts = Counts()
-        dead = self._observe(connection, counts)
+        self._look_for_own()
+        quiet, self._quiet = self._quiet and self._trust.good, False
+        asked = self._question(self._dead) if quiet else None
+        seen = self._observe(connection, asked)
+        self._dead = dead = self._judge(connection, seen.engines, counts)
         if self._trust.good:
             self._admission.begin_pass()
-            scope = self._scope()
             self._walks.keep(dead)
-            some = [owner for owner in dead if owner not in self._walks]
-            found = self._finder.find(connection, scope, some, self._offset)
+            question = self._question(dead)
+            found = seen.found
+            if found is None or question != asked:  # of others, or otherwise
+                found = self._finder.find(
+                    connection, question.scope, question.dead, question.offset
+                )
+            self._quiet = found.rows <= FEW
             self._hold_lost(connection, found.held)
             self._take_page(connection, found.orphans, counts)
-            self._walk(connection, scope, counts)
+            self._walk(connection, question.scope, counts)
             self._claim_overdue(connection, found.overdue, counts)
             self._note_own(found.own)
             self._admission.end_pass()
@@ -209,31 +223,40 @@ class Sweep:
 
     # --- who is dead ----------------------------------------------------------
 
-    def _observe(self, connection: sa.Connection, counts: Counts) -> list[str]:
-        """Read and judge the engines; return the ids of those that are dead."""
+    def _observe(
+        self, connection: sa.Connection, question: Question | None
+    ) -> Observation:
+        """Read the engines, and with them what the ``question`` finds."""
         asked = self._clock.monotonic()
-        seen = self._detector.observe(connection)
+        seen = self._detector.observe(connection, question)
+        # What the server took came after it had said its time.
+        answered = max(asked, self._clock.monotonic() - seen.took)
         self.skew.reading(
             seen.now,
             asked,
-            self._clock.monotonic(),
+            answered,
             self.settings.max_clock_skew,
             self.settings.ttl,
         )
-        for engine in seen.engines:
+        return seen
+
+    def _judge(
+        self, connection: sa.Connection, engines: Sequence[Engine], counts: Counts
+    ) -> list[str]:
+        """Fence those of the ``engines`` that are dead; return the ids of all dead."""
+        for engine in engines:
             if engine.id == self._me and engine.state == EngineState.DRAINING:
                 self.on_drain()  # an engine that drains by itself sweeps no more
-        fenced = self._detector.fence_the_dead(connection, seen.engines)
+        fenced = self._detector.fence_the_dead(connection, engines)
         counts.fenced = len(fenced)
         counts.again_by = self._detector.look_again_by
         gone = [engine.id for engine in fenced]
-        living = [e for e in seen.engines if e.alive and e.id not in gone]
+        living = [e for e in engines if e.alive and e.id not in gone]
         self._neighbours = len(living)
         self._rank = self._place_among([engine.id for engine in living])
         self._bell.watch(living)
         self._keep_house(connection, counts)
-        self._look_for_own()
-        dead = gone + [e.id for e in seen.engines if not e.alive] + self._lingering
+        dead = gone + [e.id for e in engines if not e.alive] + self._lingering
         return [engine_id for engine_id in dict.fromkeys(dead) if engine_id != self._me]
 
     def _place_among(self, living: list[str]) -> int:
@@ -292,6 +315,11 @@ class Sweep:
         return gone + [owner for owner, has_row in owners.items() if has_row]
 
     # --- what is there to do --------------------------------------------------
+
+    def _question(self, dead: Iterable[str]) -> Question:
+        """What is to be found as things are; if these are the dead."""
+        some = [owner for owner in dead if owner not in self._walks]
+        return self._finder.question(self._scope(), some, self._offset)
 
     def _scope(self) -> Scope:
         settings = self.settings

@@ -22,9 +22,12 @@ LAYERS = """
     memory bell
     db db.psycopg_timeout db.psycopg_dates db.pymysql_dates
     db.tables db.connection db.stepping db.prepared
-    db.rows db.engines db.migration
+    db.rows db.migration
+    db.finding
+    db.reading
+    db.engines
     db.events db.completion db.arming
-    db.claims db.deadlines db.finding db.report
+    db.claims db.deadlines db.report
     handlers
     detector heart runner audit chronicle
     settle owner admission metrics walks

@@ -14,11 +14,11 @@ from typing import Any
 
 from oslo_db import exception as db_exc
 
-from bench.scaling.costs import Costs
+from bench.scaling.costs import Cost, Costs
 from bench.scaling.hub import Hub
 from bench.scaling.server import Database
 from liveness.db.engines import Observation
-from liveness.db.finding import FIRST, Found, Place, Scope
+from liveness.db.finding import FIRST, Found, Place, Question, Scope
 from liveness.model import Deadline, DeadlineState, Engine, EngineState
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
@@ -239,18 +239,26 @@ class SimulatedEngines:
         t.engines[me] = dataclasses.replace(row, beat_seq=seq, beat_at=t.now, ttl=ttl)
         return True
 
-    def observe(self, connection: Any, me: str, window: int) -> Observation:
-        t = self._t
+    def observe(
+        self, connection: Any, me: str, window: int, question: Question | None = None
+    ) -> Observation:
+        """With a ``question`` it costs as much as the two statements would."""
+        t, found = self._t, None
         at = bisect.bisect_left(t.ring, me)
         # Those that follow in the ring, and the first ones of it for the last of it.
         read = min(window + 1, len(t.ring) - at) + min(window, at) + len(t.ended)
-        t.database.read(connection.node, t.costs.of("observe", read))
+        cost = t.costs.of("observe", read)
+        if question is not None:
+            finder: Any = question.finder
+            found, more = finder.look(question.scope, question.dead, question.offset)
+            cost = Cost(cost.seconds + more.seconds, cost.bytes + more.bytes)
+        t.database.read(connection.node, cost)
         at = bisect.bisect_left(t.ring, me)
         ids = t.ring[at : at + window + 1]
         if len(ids) < window + 1:
             ids += t.ring[: min(at, window + 1 - len(ids))]
         seen = [t.engines[each] for each in (*ids, *t.ended)]
-        return Observation(f"node {connection.node}", t.now, tuple(seen))
+        return Observation(f"node {connection.node}", t.now, tuple(seen), found)
 
     def fence(self, connection: Any, victim: Engine, by: str | None, why: str) -> bool:
         t = self._t
@@ -304,11 +312,20 @@ class SimulatedFinder:
         dead: Sequence[str] = (),
         offset: int = 0,
     ) -> Found:
-        t = self._t
-        found = self._find(scope, dead, offset)
-        rows = len(found.own) + len(found.orphans) + len(found.overdue) + offset
-        t.database.read(connection.node, t.costs.of("find", rows))
+        found, cost = self.look(scope, dead, offset)
+        self._t.database.read(connection.node, cost)
         return found
+
+    def look(
+        self, scope: Scope, dead: Sequence[str], offset: int
+    ) -> tuple[Found, Cost]:
+        """What there is to find now, and what it costs."""
+        found = self._find(scope, dead, offset)
+        return found, self._t.costs.of("find", found.rows + offset)
+
+    def question(self, scope: Scope, dead: Iterable[str], offset: int) -> Question:
+        finder: Any = self
+        return Question(scope, tuple(sorted(dead)), offset, finder)
 
     def orphans_of(
         self, connection: Any, scope: Scope, owner: str, after: Place, limit: int

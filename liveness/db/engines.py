@@ -8,7 +8,7 @@ cannot hit an engine that has beaten since.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -16,7 +16,8 @@ import sqlalchemy as sa
 
 from liveness import exceptions
 from liveness.clock import Clock
-from liveness.db import tables
+from liveness.db import reading, tables
+from liveness.db.finding import Found, Question, found_of
 from liveness.db.stepping import values_of
 from liveness.model import ALIVE, Engine, EngineState
 
@@ -35,13 +36,26 @@ IDENTITY = {
 }
 
 
+# Since the statement's time, which on MySQL is when it came. On PostgreSQL that is when
+# it has been planned, which takes as long as what follows.
+TOOK = {
+    "mysql": "TIMESTAMPDIFF(MICROSECOND, NOW(6), SYSDATE(6))",
+    "postgresql": "0",
+    "sqlite": "0",
+}
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Observation:
-    """One reading of the engine table: which server answered, its UTC, the engines."""
+    """One reading of the engine table: which server answered, its UTC, the engines; and
+    what was ``found`` in the same statement, if that was asked. It ``took`` so many
+    seconds from that UTC on, at least."""
 
     server: str
     now: datetime
     engines: tuple[Engine, ...]
+    found: Found | None = None
+    took: float = 0.0
 
 
 def engine_of(row: sa.Row[tuple[object, ...]]) -> Engine:
@@ -54,9 +68,9 @@ class Engines:
 
     def __init__(self, clock: Clock) -> None:
         self._now = clock.database_now
-        # The two statements of an engine at rest are built once.
+        # The statements of an engine at rest are built once.
         self._beat = self._beat_statement()
-        self._observe: dict[tuple[str, int], Any] = {}
+        self._observe: dict[Hashable, Any] = {}
 
     def register(self, connection: sa.Connection, engine: Engine) -> None:
         """Afterwards ``engine`` has a row, live, with ``beat_seq`` as given; its times
@@ -153,26 +167,41 @@ class Engines:
         row = connection.execute(sa.select(E).where(E.c.id == engine_id)).one_or_none()
         return None if row is None else engine_of(row)
 
-    def observe(self, connection: sa.Connection, me: str, window: int) -> Observation:
+    def observe(
+        self,
+        connection: sa.Connection,
+        me: str,
+        window: int,
+        question: Question | None = None,
+    ) -> Observation:
         """Read, in one statement, the ``window`` living engines that follow ``me`` in
-        the ring of ids (all of them in a smaller fleet), and the latest dead ones.
+        the ring of ids (all of them in a smaller fleet), and the latest dead ones; and
+        what the ``question``, of the same engine, finds.
 
         In a ring every engine is read by some, however many there are, and no clock
         decides who is read.
         """
-        key = (connection.dialect.name, window)
-        if key not in self._observe:
-            self._observe[key] = self._observe_statement(*key)
-        rows = connection.execute(self._observe[key], {"me": me}).all()
-        if not rows:  # not even this engine's own row
-            row = connection.execute(sa.select(*self._facts(key[0]))).one()
-            return Observation(row.server, row.now, ())
-        engines = tuple(engine_of(row) for row in rows)
+        name = (connection.dialect.name, window, question and question.name)
+        statement = self._observe.get(name)
+        if statement is None:
+            if len(self._observe) > 16:
+                self._observe.clear()
+            statement = self._observe_statement(name[0], window, question)
+            self._observe[name] = statement
+        values = {"me": me} | (question.values if question else {})
+        rows = connection.execute(statement, values).all()
+        (facts,) = (row for row in rows if row[reading.WHY] == reading.FACTS)
+        shown = [row for row in rows if row[reading.WHY] == reading.ENGINE]
+        others = [row for row in rows if row[reading.WHY] in reading.WORK]
+        engines = [Engine(*row[: reading.WIDTH]) for row in shown]
         ring = [e for e in engines if e.alive][: window + 1]
+        server, now, took = reading.facts_in(facts)
         return Observation(
-            rows[0].server,
-            rows[0].now,
+            server,
+            now,
             tuple(ring + [e for e in engines if not e.alive]),
+            found_of(map(reading.alone, others)) if question else None,
+            took,
         )
 
     def count_alive(self, connection: sa.Connection) -> int:
@@ -253,22 +282,25 @@ class Engines:
             )
         )
 
-    def _observe_statement(self, dialect: str, window: int) -> Any:
-        facts = self._facts(dialect)
+    def _observe_statement(
+        self, dialect: str, window: int, question: Question | None
+    ) -> Any:
         me: sa.BindParameter[str] = sa.bindparam("me")
-        living = sa.select(E, *facts).where(E.c.state.in_(ALIVE)).order_by(E.c.id)
-        dead = sa.select(E, *facts).where(E.c.ended_at.is_not(None))
-        parts = [
+        living = sa.select(E).where(E.c.state.in_(ALIVE)).order_by(E.c.id)
+        dead = sa.select(E).where(E.c.ended_at.is_not(None))
+        engines = [
             living.where(E.c.id >= me).limit(window + 1),
             living.where(E.c.id < me).limit(window),
             dead.order_by(E.c.ended_at.desc()).limit(DEAD_SHOWN),
         ]
-        return sa.union_all(*(sa.select(part.subquery()) for part in parts))
-
-    def _facts(self, dialect: str) -> tuple[Any, Any]:
-        """Which server answers, and its UTC."""
-        server = sa.literal_column(IDENTITY[dialect], sa.String).label("server")
-        return server, self._now().label("now")
+        server = sa.literal_column(IDENTITY[dialect], sa.String)
+        took = sa.literal_column(TOOK[dialect], sa.BigInteger)
+        work = question.parts(dialect) if question else []
+        return sa.union_all(
+            *(reading.of_engine(part.subquery()) for part in engines),
+            *(reading.of_deadlines(part) for part in work),
+            reading.of_facts(server, self._now(), took),
+        )
 
     def all(self, connection: sa.Connection) -> Sequence[Engine]:
         """Every engine, the living ones first, by start."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -77,44 +77,73 @@ class Found:
     orphans: list[Deadline]
     overdue: list[Deadline]
 
+    @property
+    def rows(self) -> int:
+        """How many, of all sorts."""
+        sorts = (self.own, self.held, self.orphans, self.overdue)
+        return sum(map(len, sorts))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Question:
+    """What a ``finder`` is asked for: everything of that ``scope``; orphans are those
+    of the ``dead`` engines and those without an owner, from the ``offset``-th on."""
+
+    scope: Scope
+    dead: tuple[str, ...]
+    offset: int
+    finder: Finder = dataclasses.field(compare=False, repr=False)
+
+    @property
+    def name(self) -> Hashable:
+        """Questions of one name differ in their :attr:`values` only."""
+        return self.scope, bool(self.dead)
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The parameters of its :attr:`parts`."""
+        values = {"me": self.finder.me, "skipped": self.offset}
+        return values | ({"dead": self.dead} if self.dead else {})
+
+    def parts(self, dialect: str) -> list[Any]:
+        """The SELECTs that find it, sort by sort."""
+        return self.finder.parts(self.scope, bool(self.dead), dialect)
+
 
 class Finder:
     """Finds deadlines for one engine."""
 
     def __init__(self, clock: Clock, me: str) -> None:
         self._now = clock.database_now
-        self._me = me
+        self.me = me
         # Building a statement costs more than running it; there are few variants.
-        self._statements: dict[tuple[Scope, bool, str], Any] = {}
+        self._statements: dict[Hashable, Any] = {}
         self._pages: dict[tuple[Scope, str], Any] = {}
 
     def find(
         self,
         connection: sa.Connection,
         scope: Scope,
-        dead: Sequence[str] = (),
+        dead: Iterable[str] = (),
         offset: int = 0,
     ) -> Found:
         """Everything that ``scope`` asks for; orphans are those of the ``dead``
         engines and those without an owner, from the ``offset``-th on."""
-        name = (scope, bool(dead), connection.dialect.name)
+        question = self.question(scope, dead, offset)
+        name = (question.name, connection.dialect.name)
         statement = self._statements.get(name)
         if statement is None:
             if len(self._statements) > 16:
                 self._statements.clear()
-            statement = self._statements[name] = self._statement(*name)
-        values = {"me": self._me, "skipped": offset}
-        if dead:
-            values["dead"] = list(dead)
-        found: dict[str, list[Deadline]] = {why: [] for why in Why}
-        for row in connection.execute(statement, values).all():
-            found[row[-3]].append(_value_of(row))
-        return Found(
-            own=found[Why.OWN],
-            held=found[Why.HELD],
-            orphans=found[Why.ORPHAN],
-            overdue=found[Why.OVERDUE],
-        )
+            statement = sa.union_all(*question.parts(name[1]))
+            self._statements[name] = statement
+        return found_of(connection.execute(statement, question.values).all())
+
+    def question(
+        self, scope: Scope, dead: Iterable[str] = (), offset: int = 0
+    ) -> Question:
+        """What :meth:`find` is asked, for a statement that asks for more."""
+        return Question(scope, tuple(sorted(dead)), offset, self)
 
     def orphans_of(
         self,
@@ -156,7 +185,8 @@ class Finder:
         row = connection.execute(rows.offset(skipped - 1).limit(1)).one_or_none()
         return None if row is None else Place(*row)
 
-    def _statement(self, scope: Scope, dead: bool, dialect: str) -> Any:
+    def parts(self, scope: Scope, dead: bool, dialect: str) -> list[Any]:
+        """See :meth:`Question.parts`."""
         armed = D.c.state == DeadlineState.ARMED
         unsettled = D.c.state.in_((DeadlineState.ARMED, DeadlineState.CLAIMED))
         mine = D.c.owner_id == sa.bindparam("me")
@@ -196,7 +226,7 @@ class Finder:
             page = page.subquery()
             foreign = page.c.owner_id != sa.bindparam("me")
             selects.append(sa.select(page).where(foreign))
-        return sa.union_all(*selects)
+        return selects
 
     def _part(
         self, why: Why, scope: Scope, *where: Any, order: tuple[Any, ...] = BY_DUE
@@ -219,6 +249,19 @@ class Finder:
         """One that was claimed before may kill its engine: one of them at a time."""
         if scope.fresh_only:
             yield D.c.attempts == 0
+
+
+def found_of(rows: Iterable[Any]) -> Found:
+    """What the rows of a question's parts say."""
+    found: dict[str, list[Deadline]] = {why: [] for why in Why}
+    for row in rows:
+        found[row[-3]].append(_value_of(row))
+    return Found(
+        own=found[Why.OWN],
+        held=found[Why.HELD],
+        orphans=found[Why.ORPHAN],
+        overdue=found[Why.OVERDUE],
+    )
 
 
 def _value_of(row: Any) -> Deadline:

@@ -361,7 +361,7 @@ def test_a_reconnect_starts_the_wait_anew(every_fleet):
 def test_an_error_of_a_turn_starts_the_wait_anew(fleet, pair):
     victim, observer = pair
     rehearse(fleet, observer, WAIT - 3)
-    Fault(observer.parts.loop._sweep._finder, "find", after=1)
+    Fault(observer.parts._bell, "watch", after=1)
     watch(fleet, observer, WAIT)
     assert not fenced(fleet, victim)
 

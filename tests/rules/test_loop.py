@@ -488,14 +488,16 @@ def test_the_end_of_the_loop_is_the_fence_or_the_stop(fleet):
         assert not thread.is_alive()
 
 
-def test_an_agenda_that_fires_in_the_middle_of_a_sweep_is_not_forgotten(fleet):
+@pytest.mark.parametrize("before", [True, False])
+def test_an_agenda_that_fires_in_the_middle_of_a_sweep_is_not_forgotten(fleet, before):
     timer = Recorder()
     engine = fleet(timer)
     engine.turn()
     Meanwhile(
-        engine.parts.loop._sweep._finder,
-        "find",
+        engine.parts.engines,
+        "observe",
         lambda: engine.live.arm("timer", "k", due_in=0.5),
+        before,
     )
     fleet.clock.advance(2.5)
     assert engine.parts.loop.turn() <= 0.5

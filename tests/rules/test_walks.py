@@ -160,8 +160,8 @@ def test_who_comes_too_late_for_a_page_of_nobodys_goes_on_at_once(fleet):
     one.turn()  # with nothing to do
     armed(drained, 8, "action")
     fleet.execute(sa.update(D).values(owner_id=None))
-    finder = one.parts._sweep._finder
-    Meanwhile(finder, "find", lambda: taken_by(fleet, two, 4), before=False)
+    engines = one.parts.engines  # read with which the page is
+    Meanwhile(engines, "observe", lambda: taken_by(fleet, two, 4), before=False)
     one.parts.loop.sweep_soon()
     assert one.parts.loop.turn() == 0
     assert one.parts.loop.turn() == 0  # the next page; there is none

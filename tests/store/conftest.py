@@ -200,8 +200,8 @@ class Store:
     def find_work(
         self, dead: Sequence[str] = (), offset: int = 0, me: str = ME, **scope: Any
     ) -> Found:
-        """What there is to do for ``me``; its own horizon is 3 s, the head start of
-        others 6 s."""
+        """What there is to do for ``me``, found alone and beside the engines; its own
+        horizon is 3 s, the head start of others 6 s."""
         values: dict[str, Any] = {
             "horizon": 3.0,
             "grace": 6.0,
@@ -210,10 +210,13 @@ class Store:
             "limit": 100,
             "own_limit": 100,
         }
+        finder, asked = Finder(self.clock, me), Scope(**{**values, **scope})
+        question = finder.question(asked, dead, offset)
         with self.connect() as connection:
-            return Finder(self.clock, me).find(
-                connection, Scope(**{**values, **scope}), dead, offset
-            )
+            found = finder.find(connection, asked, dead, offset)
+            beside = self.engines.observe(connection, me, 10, question).found
+        assert beside == found
+        return found
 
     # --- the host program -----------------------------------------------------
 

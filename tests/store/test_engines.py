@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from liveness import exceptions
 from liveness.db import tables
 from liveness.db.engines import DEAD_SHOWN
+from liveness.db.finding import Finder, Scope
 from liveness.model import Deadline, EngineState
 from tests.store.conftest import ME, Store, engine_value
 
@@ -333,6 +334,25 @@ def test_an_observation_shows_each_row_as_it_is(store):
     for engine in seen.engines:
         assert engine == store.engine_row(engine.id)
     assert seen.now == store.clock.utc
+
+
+def test_engines_and_deadlines_of_one_reading_are_each_as_they_are(store):
+    store.engine(ME)
+    store.fenced("dead")
+    own = store.arm("own", payload='{"a": 1}', max_attempts=2)
+    orphan = store.arm("orphan", owner="dead", due=1e6)
+    scope = Scope(3.0, 6.0, ("timer",), 60.0, limit=10, own_limit=10)
+    question = Finder(store.clock, ME).question(scope, ["dead"])
+    with store.connect() as connection:
+        seen = store.engines.observe(connection, ME, 100, question)
+        alone = store.engines.observe(connection, ME, 100)
+    assert {engine.id for engine in seen.engines} == {ME, "dead"}
+    for engine in seen.engines:
+        assert engine == store.engine_row(engine.id)
+    assert seen.found is not None
+    assert seen.found.own == [own._replace(expired=True, due=True)]
+    assert seen.found.orphans == [orphan._replace(orphaned=True)]
+    assert dataclasses.replace(seen, found=None, took=alone.took) == alone
 
 
 def test_the_dead_take_no_place_in_the_ring(store):
