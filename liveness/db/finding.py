@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from liveness.clock import Clock
 from liveness.db import tables
-from liveness.db.rows import COLUMNS, deadline_of
+from liveness.db.rows import COLUMNS, deadline_of, looked_at
 from liveness.model import Deadline, DeadlineState
 
 D = tables.deadline
@@ -159,20 +159,18 @@ class Finder:
         if (page := self._pages.get(name)) is None:
             if len(self._pages) > 16:
                 self._pages.clear()
-            theirs = D.c.owner_id == sa.bindparam("owner")
-            armed = D.c.state == DeadlineState.ARMED
-            where = (theirs, armed, _beyond(name[1]), *self._wanted(scope))
+            where = (*_armed_beyond(name[1]), *self._wanted(scope))
             most = sa.bindparam("most", type_=sa.Integer)
-            page = _by_owner(self._part(Why.ORPHAN, scope, *where).limit(most))
-            self._pages[name] = page
-        values = {"owner": owner, "due": after.due_at, "id": after.id, "most": limit}
+            part = self._part(Why.ORPHAN, scope, *where, order=_places(name[1]))
+            page = self._pages[name] = _by_owner(part.limit(most))
+        values = {**_values(owner, after), "most": limit}
         return [_value_of(row) for row in connection.execute(page, values).all()]
 
     def count_armed(self, connection: sa.Connection, owner: str, most: int) -> int:
         """How many armed deadlines ``owner`` has, counted up to ``most``."""
-        some = _armed_of(owner, sa.literal(1)).limit(most).subquery()
+        some = _armed_of(connection, sa.literal(1)).limit(most).subquery()
         counted = sa.select(sa.func.count()).select_from(some)
-        return connection.execute(counted).scalar_one()
+        return connection.execute(counted, _values(owner)).scalar_one()
 
     def place_after(
         self, connection: sa.Connection, owner: str, skipped: int
@@ -181,14 +179,16 @@ class Finder:
         are fewer."""
         if skipped == 0:
             return FIRST
-        rows = _armed_of(owner, D.c.due_at, D.c.id).order_by(*BY_DUE)
-        row = connection.execute(rows.offset(skipped - 1).limit(1)).one_or_none()
+        rows = _armed_of(connection, *BY_DUE).offset(skipped - 1).limit(1)
+        row = connection.execute(rows, _values(owner)).one_or_none()
         return None if row is None else Place(*row)
 
     def parts(self, scope: Scope, dead: bool, dialect: str) -> list[Any]:
         """See :meth:`Question.parts`."""
         armed = D.c.state == DeadlineState.ARMED
-        unsettled = D.c.state.in_((DeadlineState.ARMED, DeadlineState.CLAIMED))
+        unsettled = looked_at(D.c.state).in_(
+            (DeadlineState.ARMED, DeadlineState.CLAIMED)
+        )
         mine = D.c.owner_id == sa.bindparam("me")
         nobodys = D.c.owner_id.is_(None)
         nobodys_order = BY_OWNER if dialect == "postgresql" else BY_DUE
@@ -270,11 +270,11 @@ def _value_of(row: Any) -> Deadline:
     return deadline_of(row, orphaned, bool(expired), bool(due))
 
 
-def _armed_of(owner: str, *columns: Any) -> Any:
+def _armed_of(connection: sa.Connection, *columns: Any) -> Any:
     """Read from the index alone."""
-    armed = D.c.state == DeadlineState.ARMED
-    rows = sa.select(*columns).select_from(D)
-    return _by_owner(rows.where(D.c.owner_id == owner, armed))
+    dialect = connection.dialect.name
+    rows = sa.select(*columns).select_from(D).where(*_armed_beyond(dialect))
+    return _by_owner(rows.order_by(*_places(dialect)))
 
 
 def _by_owner(rows: Any) -> Any:
@@ -282,12 +282,33 @@ def _by_owner(rows: Any) -> Any:
     return rows.with_hint(D, "FORCE INDEX (ix_liveness_deadline_owner)", "mysql")
 
 
-def _beyond(dialect: str) -> Any:
-    """Places after the one that is given; as each planner sees a range of the index in
-    it, for many may be due at the same time."""
+def _values(owner: str, after: Place = FIRST) -> dict[str, Any]:
+    """The parameters of :func:`_armed_beyond`."""
+    return {"owner": owner, "due": after.due_at, "id": after.id}
+
+
+def _armed_beyond(dialect: str) -> tuple[Any, ...]:
+    """Armed deadlines of one owner in places after one that is given; as each planner
+    sees a range of the owner's index in it, for many may be due at the same time.
+
+    Most rows may be that owner's by what PostgreSQL knows: the index without owners
+    then seems as good to it, and it goes through those of all. The order of
+    :func:`_places` only this one has."""
+    owner, armed = sa.bindparam("owner", type_=D.c.owner_id.type), DeadlineState.ARMED
     due = sa.bindparam("due", type_=D.c.due_at.type)
     row_id = sa.bindparam("id", type_=D.c.id.type)
+    if dialect == "postgresql":
+        whose = sa.literal(armed.value, D.c.state.type)
+        head = sa.tuple_(D.c.owner_id, D.c.state)
+        place = sa.tuple_(D.c.owner_id, D.c.state, *BY_DUE)
+        after = place > sa.tuple_(owner, whose, due, row_id)
+        return after, head <= sa.tuple_(owner, whose)
+    beyond = sa.tuple_(*BY_DUE) > sa.tuple_(due, row_id)
     if dialect == "mysql":
         same = sa.and_(D.c.due_at == due, D.c.id > row_id)
-        return sa.or_(D.c.due_at > due, same)
-    return sa.tuple_(D.c.due_at, D.c.id) > sa.tuple_(due, row_id)
+        beyond = sa.or_(D.c.due_at > due, same)
+    return D.c.owner_id == owner, D.c.state == armed, beyond
+
+
+def _places(dialect: str) -> tuple[Any, ...]:
+    return (D.c.owner_id, D.c.state, *BY_DUE) if dialect == "postgresql" else BY_DUE

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from liveness.clock import Clock
 from liveness.db import migration, tables
-from liveness.db.finding import Finder, Scope
+from liveness.db.finding import FIRST, Finder, Scope
 from tests.store.conftest import Store, engine_value
 from tests.store.plans import Explainer
 
@@ -294,6 +294,41 @@ def test_a_walk_stays_with_its_plan_when_it_is_prepared(store, finder):
         connection.exec_driver_sql("ROLLBACK")
     assert after.whole == before.whole
     assert after.fetched - before.fetched <= 2 * LIMIT
+
+
+@pytest.fixture(params=["mariadb", "postgresql"])
+def inherited(request, _obtain) -> Iterator[Store]:
+    """Whom the statistics take for the owner of all 6,000 rows has none any more."""
+    server, name = _obtain(request.param), f"plans_{uuid.uuid4().hex[:12]}"
+    server.create_database(name)
+    migration.sync(server.url(name))
+    store = Store(server.url(name), Clock(), timeout=60.0)
+    words = {**WORDS[store.backend], "owner": "'dead'"}
+    words["numbers"] = words["numbers"].replace(str(ARMED + PARKED), "6000")
+    with store.connect() as connection:
+        connection.exec_driver_sql(NO_STATISTICS[store.backend])
+        connection.exec_driver_sql(FILL.format(armed=ARMED, **words))
+        connection.execute(sa.update(D).values(state="armed"))
+        connection.exec_driver_sql(ANALYZE[store.backend]).close()
+        connection.execute(sa.update(D).values(owner_id="heir"))
+    yield store
+    store.close()
+    server.drop_database(name)
+
+
+def test_a_dead_engines_rows_are_not_sought_among_those_of_its_heirs(inherited):
+    finder, plan = Finder(inherited.clock, ME), Explainer(inherited)
+    scope = dataclasses.replace(SCOPE, foreign_due=False)
+
+    def look(connection: sa.Connection):
+        assert finder.count_armed(connection, "dead", 6000) == 0
+        assert finder.place_after(connection, "dead", 1000) is None
+        assert finder.orphans_of(connection, SCOPE, "dead", FIRST, LIMIT) == []
+        assert finder.find(connection, scope, ["dead"]).orphans == []
+
+    plan.run(look)
+    by(plan, DEADLINE, BY_OWNER, BY_DUE)
+    assert plan.rows_read <= 100, plan
 
 
 READ = """
