@@ -369,6 +369,7 @@ class Running:
         self._sweep.purge_history = self.history.purge
         self.loop.on_fired = self.history.fired
         self._sweep.on_claimed = self.history.claimed
+        self._sweep.fire_due = self.loop.fire_due
         self.history.database_now = lambda: self._sweep.skew.now
         self.loop.write_history = self.history.flush
 

@@ -166,6 +166,13 @@ class Loop:
             claimed = self._claims.claim_own(connection, self._me, found)
             self._run(ready, claimed)
 
+    def fire_due(self, connection: sa.Connection) -> None:
+        """The same in the middle of a pass, if there is one."""
+        now = self._clock.monotonic()
+        due = min(self._agenda.next_due, self._suspects.next_due)
+        if due <= now and self._trust.good:
+            self._fire(connection)
+
     def _fire_after(
         self, connection: sa.Connection, done: Sequence[Deadline], again: bool
     ) -> set[int] | None:

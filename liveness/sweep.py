@@ -9,12 +9,12 @@ from __future__ import annotations
 import dataclasses
 import enum
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from liveness import log
+from liveness import log, walks
 from liveness.admission import Admission
 from liveness.agenda import Agenda, Entry
 from liveness.bell import Bell
@@ -26,6 +26,7 @@ from liveness.db.finding import Finder, Question, Scope
 from liveness.detector import WINDOW, Detector
 from liveness.handlers import Handlers, WhenOrphaned
 from liveness.model import Deadline, DeadlineState, Engine, EngineState
+from liveness.pace import Pace
 from liveness.runner import Runner
 from liveness.skew import Skew
 from liveness.trust import Trust
@@ -136,6 +137,7 @@ class Sweep:
         self._finder = Finder(clock, me)
         self._walks = Walks(self._finder)
         self._vain = 0  # pages in a row of which nothing could be taken
+        self._walking, self._adopting, self._claiming = Pace(), Pace(), Pace()
         self._detector = detector
         self._handlers = handlers
         self._runner = runner
@@ -145,6 +147,7 @@ class Sweep:
         self._admission = admission
         self.on_drain: Callable[[], None] = lambda: None
         self.on_claimed: Callable[[Sequence[Deadline]], None] = lambda values: None
+        self.fire_due: Callable[[sa.Connection], None] = lambda connection: None
         self.purge_history: Callable[[sa.Connection], None] = lambda connection: None
         self._lingering: list[str] = []
         self._dead: list[str] = []  # by the last pass
@@ -210,11 +213,11 @@ class Sweep:
                     connection, question.scope, question.dead, question.offset
                 )
             self._quiet = found.rows <= FEW
+            self._note_own(found.own)
             self._hold_lost(connection, found.held)
             self._take_page(connection, found.orphans, counts)
             self._walk(connection, question.scope, counts)
             self._claim_overdue(connection, found.overdue, counts)
-            self._note_own(found.own)
             self._admission.end_pass()
             if len(found.own) == self._own_page:
                 more = self.skew.monotonic(found.own[-1].due_at)
@@ -356,16 +359,24 @@ class Sweep:
             self._turn_page(len(orphans), taken, counts)
 
     def _walk(self, connection: sa.Connection, scope: Scope, counts: Counts) -> None:
-        """A page of an engine that had many. (When that ends, the rest is looked for
-        at once, as everything else is.)"""
+        """A page of an engine that had many, or several small ones. (When that ends,
+        the rest is looked for at once, as everything else is.)"""
         counts.more |= bool(self._walks)
-        orphans = self._walks.next_page(
-            connection, scope, self._rank, max(self._neighbours, 1)
-        )
-        if orphans:
+        left = walks.PAGE
+        while left > 0 and self._walks:
+            self.fire_due(connection)
+            rows = self._walking.rows(self._free_for(), left)
+            began = self._clock.monotonic()
+            orphans = self._walks.next_page(
+                connection, scope, self._rank, max(self._neighbours, 1), rows
+            )
+            if not orphans:
+                break
             taken = self._take_over(connection, orphans, counts)
+            self._walking.took(len(orphans), self._clock.monotonic() - began)
             vain = self._vain >= VAIN
             self._walks.taken(orphans, len(taken.wanted), len(taken.adopted), vain)
+            left = left - rows if len(taken.adopted) == rows else 0
 
     def _take_over(
         self, connection: sa.Connection, orphans: list[Deadline], counts: Counts
@@ -373,24 +384,52 @@ class Sweep:
         plans: dict[Plan, list[Deadline]] = {plan: [] for plan in Plan}
         for value in orphans:
             plans[self._plan(value)].append(value)
-        adopted = self._claims.adopt_orphans(connection, self._me, plans[Plan.ADOPT])
-        chosen = self._admission.admit(self._from_anywhere(plans[Plan.CLAIM]))
-        with self._admission.claiming():
-            claimed = self._claims.claim_orphans(connection, self._me, chosen)
-            self._runner.run(claimed)
-        expired = [value for value in claimed if value.expired]
-        self.on_claimed(expired)
-        self._note_own(adopted)
+        taken = Taken(plans[Plan.ADOPT], [], [], [])
+        for part in self._parts(connection, self._adopting, taken.wanted):
+            adopted = self._claims.adopt_orphans(connection, self._me, part)
+            self._note_own(adopted)
+            taken.adopted.extend(adopted)
+        anywhere = self._from_anywhere(plans[Plan.CLAIM])
+        for part in self._parts(connection, self._claiming, anywhere):
+            chosen = self._admission.admit(part)
+            with self._admission.claiming():
+                claimed = self._claims.claim_orphans(connection, self._me, chosen)
+                self._runner.run(claimed)
+            self.on_claimed([value for value in claimed if value.expired])
+            taken.chosen.extend(chosen)
+            taken.claimed.extend(claimed)
         self._park(connection, plans[Plan.PARK], None, counts)
-        counts.adopted += len(adopted)
-        counts.expired += len(expired)
-        counts.retriggered += len(claimed) - len(expired)
-        taken = Taken(plans[Plan.ADOPT], chosen, adopted, claimed)
+        expired = sum(value.expired for value in taken.claimed)
+        counts.adopted += len(taken.adopted)
+        counts.expired += expired
+        counts.retriggered += len(taken.claimed) - expired
         if taken.tried and not taken.rows:
             self._vain += 1
         elif taken.rows or not self._walks:
             self._vain = 0
         return taken
+
+    def _parts(
+        self, connection: sa.Connection, pace: Pace, values: Sequence[Deadline]
+    ) -> Iterator[Sequence[Deadline]]:
+        """All of ``values``, as many at once as keep no own deadline waiting for long;
+        those that are due are fired in between."""
+        while values:
+            self.fire_due(connection)
+            rows = pace.rows(self._free_for(), len(values))
+            began = self._clock.monotonic()
+            yield values[:rows]
+            pace.took(rows, self._clock.monotonic() - began)
+            values = values[rows:]
+
+    def _free_for(self) -> float:
+        """Seconds until an own deadline is due that could be fired then."""
+        if not self._admission.room:
+            return float("inf")
+        due = self._agenda.next_due
+        if not self._admission.suspect_held:
+            due = min(due, self._suspects.next_due)
+        return due - self._clock.monotonic()
 
     def _from_anywhere(self, orphans: list[Deadline]) -> list[Deadline]:
         """Where others look at the same page, not all of them begin at its head: on
@@ -407,15 +446,19 @@ class Sweep:
         plans: dict[bool, list[Deadline]] = {True: [], False: []}
         for value in overdue:
             plans[self._plan(value) is Plan.PARK].append(value)
-        usable = self._admission.admit(plans[False])
-        grace = self._grace
-        with self._admission.claiming():
-            claimed = self._claims.claim_overdue(connection, self._me, usable, grace)
-            self._runner.run(claimed)
-        self.on_claimed(claimed)
+        grace, expired = self._grace, 0
+        for part in self._parts(connection, self._claiming, plans[False]):
+            usable = self._admission.admit(part)
+            with self._admission.claiming():
+                claimed = self._claims.claim_overdue(
+                    connection, self._me, usable, grace
+                )
+                self._runner.run(claimed)
+            self.on_claimed(claimed)
+            expired += len(claimed)
         self._park(connection, plans[True], grace, counts)
-        counts.expired += len(claimed)
-        counts.more |= bool(claimed) and len(overdue) == self._page
+        counts.expired += expired
+        counts.more |= bool(expired) and len(overdue) == self._page
 
     def _plan(self, value: Deadline) -> Plan:
         handler = self._handlers.get(value.kind)

@@ -18,7 +18,7 @@ from liveness.db.finding import FIRST, Finder, Place, Scope
 from liveness.model import Deadline
 
 PAGE = 1000
-"""Rows taken at once."""
+"""Rows taken at once, at most."""
 
 COUNTED = 100_000
 """Rows of an owner that are shared out at once."""
@@ -64,11 +64,11 @@ class Walks:
         return False
 
     def next_page(
-        self, connection: sa.Connection, scope: Scope, rank: int, of: int
+        self, connection: sa.Connection, scope: Scope, rank: int, of: int, most: int
     ) -> list[Deadline]:
-        """The next rows to take, of the owner whose turn it is, by this engine, which
-        is the ``rank``-th ``of`` so many survivors. A walk ends when little is left:
-        that is found as everything else is."""
+        """The next rows to take, at most so many, of the owner whose turn it is, by
+        this engine, which is the ``rank``-th ``of`` so many survivors. A walk ends when
+        little is left: that is found as everything else is."""
         if not self._walks:
             return []
         self._owner = next(iter(self._walks))
@@ -76,7 +76,7 @@ class Walks:
         if walk.left <= 0 and not self._slice(connection, scope, walk, rank, of):
             return []
         self._walks[self._owner] = walk  # behind the others
-        most = min(PAGE, walk.left)
+        most = min(most, walk.left)
         page = self._finder.orphans_of(connection, scope, self._owner, walk.after, most)
         walk.left = walk.left - len(page) if len(page) == most else 0
         if page:

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "liveness"
 
 # From the bottom up; a module may import from the lines above its own.
 LAYERS = """
-    version exceptions model clock pool
+    version exceptions model clock pool pace
     log
     events lateness
     conf identity trust skew agenda

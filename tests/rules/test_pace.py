@@ -1,0 +1,219 @@
+"""While others' deadlines are taken, page by page, own ones keep their time."""
+
+import pytest
+import sqlalchemy as sa
+
+from liveness import pace, sweep, walks
+from liveness.db import tables
+from liveness.pace import AIM, Pace
+from tests.fleet import Recorder
+
+D = tables.deadline
+HOUR = 3600.0
+
+
+def paced(rows, seconds):
+    made = Pace()
+    made.took(rows, seconds)
+    return made
+
+
+# --- how many -----------------------------------------------------------------
+
+
+def test_with_nothing_due_a_page_is_as_large_as_may_be():
+    assert Pace().rows(float("inf"), 1000) == 1000
+    assert paced(1000, 60.0).rows(float("inf"), 1000) == 1000
+
+
+def test_half_of_the_time_that_is_left_has_to_be_enough():
+    known = paced(1000, 0.040)
+    assert known.rows(0.0801, 1000) == 1000
+    assert known.rows(0.0401, 1000) == 501
+    assert known.rows(0.0401, 300) == 300
+
+
+def test_a_page_is_worth_its_statements_however_soon_something_is_due():
+    known = paced(1000, AIM * 2)
+    assert known.rows(0.0, 1000) == known.rows(-1.0, 1000) == 500
+    slow = paced(1000, 10.0)
+    assert slow.rows(0.0, 1000) == 2  # see small_pages
+    assert slow.rows(0.0, 1) == 1
+
+
+def test_the_pace_is_known_by_the_last_pages():
+    known = paced(1000, 0.040)
+    for _ in range(20):
+        known.took(1000, 0.400)
+    assert known.rows(0.4, 1000) == pytest.approx(500, rel=0.01)
+    known.took(1000, 0.040)
+    assert 500 < known.rows(0.4, 1000) < 1000
+
+
+# --- of an engine that has something due --------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def small_pages(monkeypatch):
+    monkeypatch.setattr(sweep, "PAGE", 8)
+    monkeypatch.setattr(walks, "PAGE", 40)
+    monkeypatch.setattr(pace, "LEAST", 2)
+
+
+def slow(fleet, engine, name, each=0.001):
+    """Every row takes a millisecond; returns the sizes of what was taken at once."""
+    claims, sizes = engine.parts._claims, []
+    take = getattr(claims, name)
+
+    def taken(connection, me, found, *rest):
+        if found:
+            sizes.append(len(found))
+            fleet.clock.advance(each * len(found))
+        return take(connection, me, found, *rest)
+
+    setattr(claims, name, taken)
+    return sizes
+
+
+class Noted:
+    """Notes the name of a method when it is called with something."""
+
+    def __init__(self, done, target, name):
+        self._done, self._name, self._method = done, name, getattr(target, name)
+        setattr(target, name, self)
+
+    def __call__(self, *args):
+        if args[2]:
+            self._done.append(self._name)
+        return self._method(*args)
+
+
+def lateness(fleet, engine):
+    """How late its own deadlines are claimed."""
+    claims, late = engine.parts._claims, []
+    claim = claims.claim_own
+
+    def claimed(connection, me, found):
+        values = claim(connection, me, found)
+        now = engine.parts._sweep.skew.moment(fleet.clock.monotonic())
+        late.extend((now - value.due_at).total_seconds() for value in values)
+        return values
+
+    claims.claim_own = claimed
+    return late
+
+
+def orphaned(fleet, count, kind="timer", *handlers):
+    dead = fleet(*handlers)
+    for number in range(count):
+        dead.live.arm(kind, f"{kind}{number}", due_in=HOUR)
+    fleet.bury(dead)
+    return dead
+
+
+def turned(engine, most=100):
+    for _ in range(most):
+        if engine.parts.loop.turn() > 0:
+            break
+
+
+def test_with_nothing_due_a_walk_goes_by_large_pages(fleet):
+    orphaned(fleet, 100)
+    engine = fleet(batch_size=8)
+    sizes = slow(fleet, engine, "adopt_orphans")
+    turned(engine)
+    assert sizes == [8, 40, 40, 12]
+
+
+def test_own_deadlines_keep_their_time_while_a_walk_goes_on(fleet):
+    mine = Recorder("mine")
+    kinds = (Recorder(), mine)
+    orphaned(fleet, 200, "timer", *kinds)
+    engine = fleet(*kinds, batch_size=8)
+    sizes = slow(fleet, engine, "adopt_orphans")
+    turned(engine, 2)  # it walks, and knows the pace
+    late = lateness(fleet, engine)
+    done = []
+    Noted(done, engine.parts._sweep._finder, "orphans_of")
+    Noted(done, engine.parts._claims, "adopt_orphans")
+    Noted(done, engine.parts._claims, "claim_own")
+    for number in range(3):
+        engine.live.arm("mine", f"{number}", due_in=0.030 * (number + 1))
+    turned(engine)
+    assert sum(sizes) == 200
+    assert len(late) == 3 and max(late) <= 0.005
+    assert max(sizes[3:]) > 10  # but not all pages are small
+    fired = [n for n, name in enumerate(done) if name == "claim_own"]
+    assert {done[n - 1] for n in fired} == {"adopt_orphans"}  # and nothing in between
+
+
+def test_few_are_looked_for_when_something_is_due_soon_and_none_when_it_is(fleet):
+    mine = Recorder("mine")
+    kinds = (Recorder(), mine)
+    orphaned(fleet, 200, "timer", *kinds)
+    engine = fleet(*kinds, batch_size=8)
+    slow(fleet, engine, "adopt_orphans")
+    turned(engine, 2)
+    late, finder = lateness(fleet, engine), engine.parts._sweep._finder
+    asked, find = [], finder.orphans_of
+
+    def found(*args):
+        asked.append(args[4])
+        fleet.clock.advance(0.001 * args[4])  # as much again
+        return find(*args)
+
+    finder.orphans_of = found
+    engine.live.arm("mine", "k", due_in=0.040)
+    engine.turn()
+    assert 8 <= asked[0] <= 20  # of which half of 40 ms is known to be enough
+    assert max(asked[:4]) <= 20
+    assert late and max(late) <= 0.006
+
+
+def test_what_is_due_in_the_middle_of_a_pass_fires_there(fleet):
+    mine = Recorder("mine")
+    kinds = (Recorder("action", when_orphaned="retrigger"), mine)
+    orphaned(fleet, 8, "action", *kinds)
+    engine = fleet(*kinds, batch_size=8)
+    sizes = slow(fleet, engine, "claim_orphans", each=0.004)
+    engine.parts._sweep._claiming.took(8, 8 * 0.004)
+    late = lateness(fleet, engine)
+    engine.live.arm("mine", "k", due_in=0.010)
+    assert engine.turn() == 0
+    assert sizes == [2, 2, 4]
+    assert late == [pytest.approx(0.006)]
+    assert len(engine.parts._agenda) == 0  # and is not looked for again
+
+
+def test_who_does_not_trust_itself_fires_nothing_in_the_middle_of_a_pass(fleet):
+    engine = fleet()
+    engine.turn()
+    engine.live.arm("timer", "k", due_in=1.0)
+    fleet.clock.advance(40.0)  # without a beat
+    with engine.connect() as connection:
+        engine.parts.loop.fire_due(connection)
+        assert fleet.row("k").state == "armed"
+        engine.beat()
+        engine.parts.loop.fire_due(connection)
+    assert fleet.row("k").state == "claimed"
+
+
+def test_of_two_that_were_claimed_before_only_one_is_held(fleet):
+    """The second is found as an orphan; while the page is taken, the own one fires."""
+    action = Recorder("action", when_orphaned="retrigger")
+    dead, engine = fleet(action), fleet(action, batch_size=8)
+    for number in range(8):
+        dead.live.arm("action", f"action{number}", due_in=HOUR)
+    fleet.bury(dead)
+    engine.live.arm("action", "own", due_in=0.010)
+    again = {"attempts": 1, "token": D.c.token + 1}
+    fleet.execute(sa.update(D).where(D.c.key.in_(["own", "action7"])).values(again))
+    engine.parts._sweep._from_anywhere = lambda orphans: orphans
+    slow(fleet, engine, "claim_orphans", each=0.004)
+    engine.parts._sweep._claiming.took(8, 8 * 0.004)
+    held = []
+    engine.parts.runner.run = lambda values: held.extend(values)
+    engine.parts.runner.at_work = lambda: held
+    engine.turn()
+    assert sum(value.attempts > 1 for value in held) == 1
+    assert "own" in [value.key for value in held]
