@@ -25,6 +25,7 @@ import sqlalchemy as sa
 import liveness
 from liveness.db.claims import Claims
 from liveness.db.deadlines import Deadlines
+from liveness.db.heads import Heads
 from liveness.loop import Loop
 from tests.processes.program import die_with_parent
 
@@ -80,7 +81,7 @@ def cpu() -> float:
 def watch() -> None:
     """Note what the statements of this process come to."""
     complete, adopt, failed = Deadlines.complete, Claims.adopt_orphans, Loop._failed
-    chain = Claims.chain
+    chain, head = Claims.chain, Heads.claim
 
     def watched_complete(self: Any, connection: Any, values: Any, **how: Any) -> Any:
         stale = complete(self, connection, values, **how)
@@ -92,6 +93,14 @@ def watch() -> None:
     ) -> Any:
         stale, claimed = chain(self, connection, me, done, again, found)
         NOTES.settled.append((time.time(), len(done) - len(stale), cpu()))
+        return stale, claimed
+
+    def watched_head(
+        self: Any, connection: Any, ask: Any, done: Any = (), again: bool = False
+    ) -> Any:
+        stale, claimed = head(self, connection, ask, done, again)
+        if done:
+            NOTES.settled.append((time.time(), len(done) - len(stale), cpu()))
         return stale, claimed
 
     def watched_adopt(
@@ -108,6 +117,7 @@ def watch() -> None:
 
     Deadlines.complete = watched_complete  # type: ignore[method-assign]
     Claims.chain = watched_chain  # type: ignore[method-assign]
+    Heads.claim = watched_head  # type: ignore[method-assign]
     Claims.adopt_orphans = watched_adopt  # type: ignore[method-assign]
     Loop._failed = watched_failed  # type: ignore[method-assign]
 

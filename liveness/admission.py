@@ -48,16 +48,26 @@ class Admission:
         return 0 if self.unknown else self._room()
 
     def _room(self) -> int:
-        held = self._runner.at_work()
-        alone = any(value.attempts >= value.max_attempts for value in held)
-        if alone or (held and self._blocks):
+        notable = self._runner.notable()
+        if any(value.attempts >= value.max_attempts for value in notable):
+            return 0
+        if self._waiting and self._runner.working and self._blocks:
             return 0
         return self._runner.room
+
+    def room_for_fresh(self) -> int:
+        """How many may be claimed now, if none of them was claimed before, nor is at
+        its last attempt. They had their turn after one that was alone."""
+        room = self.room
+        if room and self._blocks and not self._was_alone:
+            return 0
+        self._was_alone = False
+        return room
 
     @property
     def suspect_held(self) -> bool:
         """True while a deadline is held that was claimed before."""
-        return any(value.attempts > 1 for value in self._runner.at_work())
+        return any(value.attempts > 1 for value in self._runner.notable())
 
     @contextlib.contextmanager
     def claiming(self) -> Iterator[None]:
@@ -91,7 +101,7 @@ class Admission:
         self._seen |= bool(last)
         self._waiting |= bool(last)
         room = self._room() if claimed else self.room
-        idle = not self._runner.at_work()
+        idle = not self._runner.working
         others_turn = self._was_alone and others
         chosen: list[Deadline] = []
         if room and idle and last and not others_turn:

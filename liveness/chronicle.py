@@ -43,6 +43,8 @@ KEPT = 10_000
 PURGED = 1000
 """Events deleted at once."""
 
+NO_OWNER = "it had no owner"
+
 OUTCOMES = {Done: What.COMPLETED, Rearm: What.REARMED, Release: What.RELEASED}
 
 
@@ -139,6 +141,28 @@ class Chronicle:
         if now is not None and self.settings.history != History.OFF:
             with self._lock:
                 self._claimed.add(now, (value.due_at for value in values))
+
+    def of_nobodys(self) -> Event | None:
+        """What is to be told of each deadline that is claimed from the head of nobody's
+        line, with the claim; None if it is told afterwards, or not at all."""
+        if not (self._writable and self._on):
+            return None
+        return Event(What.EXPIRED, self._me, detail=NO_OWNER)
+
+    def untold(self, error: Exception) -> None:
+        """A claim failed that had such an event with it, which may be why."""
+        self._failed(error)
+
+    def nobodys(self, values: Sequence[Deadline], told: bool) -> None:
+        """This engine claimed these from the head of nobody's line."""
+        self.claimed(values)
+        if not told:
+            self._note(
+                [
+                    Event.of(What.EXPIRED, self._me, value, detail=NO_OWNER)
+                    for value in values
+                ]
+            )
 
     def fired(self, values: Sequence[Deadline]) -> None:
         """This engine claimed own deadlines in their time."""
@@ -255,5 +279,5 @@ def _story(
             what = What.EXPIRED
             reason = "its owner let it lie"
     if reason is None and old.owner_id is None:
-        reason = "it had no owner"
+        reason = NO_OWNER
     return what, old.owner_id, reason

@@ -16,6 +16,7 @@ from oslo_config import cfg
 from liveness import exceptions, log
 from liveness.admission import Admission
 from liveness.agenda import Agenda, Entry
+from liveness.backlog import Backlog
 from liveness.bell import Bell
 from liveness.chronicle import Chronicle
 from liveness.clock import Clock
@@ -26,6 +27,7 @@ from liveness.db.connection import Database, is_database_error, one_line, retryi
 from liveness.db.deadlines import Deadlines
 from liveness.db.engines import Engines
 from liveness.db.events import EventLog
+from liveness.db.heads import Heads
 from liveness.db.rows import new_token
 from liveness.db.tables import ENGINE_ID_LENGTH
 from liveness.detector import Detector
@@ -292,6 +294,7 @@ class Running:
             self._bell.ring,
         )
         self._admission = Admission(self.runner, clock)
+        self._backlog = Backlog(clock, Heads.serve)
         self._settler = Settler(
             self.deadlines,
             live.handlers,
@@ -301,7 +304,8 @@ class Running:
             lambda: self.loop.came_round(),
         )
         self._detected = self._detector()
-        self.history = Chronicle(EventLog(clock), engine_id, clock, settings)
+        event_log = EventLog(clock)
+        self.history = Chronicle(event_log, engine_id, clock, settings)
         self._sweep = Sweep(
             engine_id,
             clock,
@@ -316,6 +320,7 @@ class Running:
             self._suspects,
             self._bell,
             self._admission,
+            self._backlog,
         )
         self.loop = Loop(
             engine_id,
@@ -331,6 +336,9 @@ class Running:
             self._sweep,
             self._bell,
             self._admission,
+            self._backlog,
+            Heads(clock, event_log),
+            live.handlers,
         )
         self.heart = Heart(
             self.database.pool(1),
@@ -368,6 +376,9 @@ class Running:
         self._detected.on_fenced = self.history.fenced
         self._sweep.purge_history = self.history.purge
         self.loop.on_fired = self.history.fired
+        self.loop.of_nobodys = self.history.of_nobodys
+        self.loop.untold = self.history.untold
+        self.loop.on_nobodys = self.history.nobodys
         self._sweep.on_claimed = self.history.claimed
         self._sweep.fire_due = self.loop.fire_due
         self.history.database_now = lambda: self._sweep.skew.now

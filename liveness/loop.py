@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 
 import sqlalchemy as sa
 from oslo_db import exception as db_exc
@@ -16,11 +16,14 @@ from oslo_db import exception as db_exc
 from liveness import log
 from liveness.admission import Admission
 from liveness.agenda import Agenda, Entry
+from liveness.backlog import Backlog
 from liveness.bell import Bell
 from liveness.clock import Clock
 from liveness.conf import Settings
 from liveness.db.claims import Claims
 from liveness.db.connection import is_database_error, one_line
+from liveness.db.heads import Ask, Heads, Line
+from liveness.events import Event
 from liveness.model import Deadline
 from liveness.runner import Runner
 from liveness.settle import Last, Settler
@@ -54,6 +57,9 @@ class Loop:
         sweep: Sweep,
         bell: Bell,
         admission: Admission,
+        backlog: Backlog,
+        heads: Heads,
+        kinds: Iterable[str],
     ) -> None:
         self.settings = settings
         self.draining = False
@@ -70,6 +76,10 @@ class Loop:
         self._sweep = sweep
         self._bell = bell
         self._admission = admission
+        self._backlog = backlog
+        self._heads = heads
+        self._kinds = kinds
+        self._headed = 0  # claimed of nobody's since the last sweep
         self.turns = 0
         self._failing = False
         self._conflicts = 0
@@ -80,6 +90,11 @@ class Loop:
         self.on_sweep: Callable[[Counts, float], None] = lambda counts, seconds: None
         self.on_fired: Callable[[Sequence[Deadline]], None] = lambda values: None
         self.write_history: Callable[[sa.Connection], None] = lambda connection: None
+        self.of_nobodys: Callable[[], Event | None] = lambda: None
+        self.untold: Callable[[Exception], None] = lambda error: None
+        self.on_nobodys: Callable[[Sequence[Deadline], bool], None] = (
+            lambda values, told: None
+        )
 
     def run(self) -> None:
         """Turn until :attr:`stopping` is set or the engine is fenced."""
@@ -159,7 +174,10 @@ class Loop:
         return self._settler.settle(connection, last)
 
     def _fire(self, connection: sa.Connection) -> None:
-        """Claim and run own deadlines that are due now."""
+        """Claim and run what is due now, own deadlines first."""
+        if line := self._line():
+            self._from_head(connection, line, (), False)
+            return
         ready = self._ready(connection)
         with self._admission.claiming():
             found = [entry.value for entry in ready]
@@ -177,8 +195,10 @@ class Loop:
         self, connection: sa.Connection, done: Sequence[Deadline], again: bool
     ) -> set[int] | None:
         """The same, in the transaction that completes the last batch."""
-        ready = self._ready(connection)
         self._fired = True
+        if line := self._line():
+            return self._from_head(connection, line, done, again)
+        ready = self._ready(connection)
         if not ready:
             return None
         with self._admission.claiming():
@@ -187,6 +207,52 @@ class Loop:
                 connection, self._me, done, again, found
             )
             self._run(ready, claimed)
+        return stale
+
+    def _line(self) -> Line | None:
+        """The line to claim from, when all that is known by its key is claimed."""
+        now = self._clock.monotonic()
+        known = self._agenda.next_due
+        if not self._admission.suspect_held:
+            known = min(known, self._suspects.next_due)
+        return self._backlog.line(now) if known > now else None
+
+    def _from_head(
+        self,
+        connection: sa.Connection,
+        line: Line,
+        done: Sequence[Deadline],
+        again: bool,
+    ) -> set[int] | None:
+        """Claim what has been due longest in a ``line``, and complete what is done.
+        None: neither."""
+        room = self._admission.room_for_fresh()
+        if not room:
+            if not self._runner.working:
+                self.sweep_soon()  # one that wants to be alone is, or is gone
+                self._backlog.ends(line)
+            return None
+        event = self.of_nobodys() if line is Line.NOBODYS else None
+        ask = Ask(self._me, line, tuple(self._kinds), room, event)
+        with self._admission.claiming():
+            try:
+                stale, claimed = self._heads.claim(connection, ask, done, again)
+            except Exception as error:
+                if isinstance(error, db_exc.DBDeadlock):
+                    self._backlog.rest()
+                if event is not None:
+                    self.untold(error)
+                raise
+            self._runner.run(claimed)
+        if len(claimed) < room:
+            self._backlog.ends(line)
+            if line is Line.OWN:
+                self.sweep_soon()  # to read ahead again
+        if line is Line.OWN:
+            self.on_fired(claimed)
+        elif claimed:
+            self._headed += len(claimed)
+            self.on_nobodys(claimed, event is not None)
         return stale
 
     def _ready(self, connection: sa.Connection) -> list[Entry]:
@@ -203,7 +269,7 @@ class Loop:
                 ready.append(entry)
         ready = _latest(ready)
         chosen = self._admission.admit([entry.value for entry in ready])
-        if ready and not chosen and not self._runner.at_work():
+        if ready and not chosen and not self._runner.working:
             self.sweep_soon()  # one that wants to be alone is, or is gone
         ready, left = _split(ready, {value.id for value in chosen})
         self._agenda.put_back(e for e in left if not e.value.attempts)
@@ -242,6 +308,8 @@ class Loop:
     def _sweep_now(self, connection: sa.Connection) -> None:
         began = self._clock.monotonic()
         counts = self._sweep.run_pass(connection)
+        counts.expired += self._headed
+        self._headed = 0
         self.on_sweep(counts, self._clock.monotonic() - began)
         if text := str(counts):
             LOG.info(
@@ -277,7 +345,12 @@ class Loop:
         if not self._trust.good or self._admission.room == 0:
             # Nothing can be claimed before a beat or an answer; observe all the same.
             return max(self._next_sweep, now + self.settings.sweep_interval / 2)
-        wake = min(self._next_sweep, self._again_by, self._agenda.next_due)
+        wake = min(
+            self._next_sweep,
+            self._again_by,
+            self._backlog.next_due,
+            self._agenda.next_due,
+        )
         if not self._admission.suspect_held:
             wake = min(wake, self._suspects.next_due)
         return wake

@@ -161,6 +161,7 @@ class Metrics:
         also(parts.runner, "on_ran", self._ran)
         also(parts.loop, "on_sweep", self._passed)
         also(parts.loop, "on_fired", self._fire)
+        also(parts.loop, "on_nobodys", self._from_nobody)
         also(parts.detector, "on_fenced", self._fenced)
         also(parts.claims, "on_taken", self._taken)
         also(parts.settler, "on_settled", self._settled)
@@ -185,6 +186,10 @@ class Metrics:
     ) -> None:
         for value in after:
             self._takeovers.labels(self._kind(value), how).inc()
+
+    def _from_nobody(self, values: Iterable[Deadline], told: bool) -> None:
+        for value in values:
+            self._takeovers.labels(self._kind(value), "orphans").inc()
 
     def _fire(self, values: Iterable[Deadline]) -> None:
         now = self._parts.database_now

@@ -55,6 +55,7 @@ class Runner:
         self._lock = threading.Lock()
         self._holds: dict[int, Hold] = {}
         self._collected: dict[int, Hold] = {}
+        self._notable: dict[int, Deadline] = {}
         self.on_run: Callable[[list[int]], None] = lambda row_ids: None
         self.on_ran: Callable[[Deadline, float], None] = lambda value, seconds: None
         self._unstarted = 0
@@ -72,8 +73,12 @@ class Runner:
         limits = {kind: self._handlers.timeout(kind) for kind in kinds}
         holds = [Hold(value, limits[value.kind]) for value in values]
         self.on_run([value.id for value in values])
+        notable = [v for v in values if v.attempts > 1 or v.attempts >= v.max_attempts]
         with self._lock:
-            self._holds.update((hold.value.id, hold) for hold in holds)
+            self._holds.update([(hold.value.id, hold) for hold in holds])
+            for value in values if self._notable else ():
+                self._notable.pop(value.id, None)  # of an older value
+            self._notable.update((value.id, value) for value in notable)
             self._unstarted += len(holds)
         self._submit(holds)
 
@@ -103,10 +108,16 @@ class Runner:
             holds = (*self._collected.values(), *self._holds.values())
             return [hold.value for hold in holds]
 
-    def at_work(self) -> list[Deadline]:
-        """The values held whose outcomes are not collected yet."""
+    def notable(self) -> list[Deadline]:
+        """Those of the values held, and not collected yet, that were claimed before or
+        are at their last attempt."""
         with self._lock:
-            return [hold.value for hold in self._holds.values()]
+            return list(self._notable.values()) if self._notable else []
+
+    @property
+    def working(self) -> bool:
+        """True while anything is held that is not collected yet."""
+        return bool(self._holds)
 
     def has(self, row_id: int) -> bool:
         """True while the deadline with that row id is held, running or not."""
@@ -135,10 +146,13 @@ class Runner:
         held until :meth:`let_go`."""
         with self._lock:
             answers, self._answers = self._answers, []
+            holds, collected, notable = self._holds, self._collected, self._notable
             for hold in answers:
-                self._collected[hold.value.id] = hold
-                if self._holds.get(hold.value.id) is hold:
-                    del self._holds[hold.value.id]
+                row_id = hold.value.id
+                collected[row_id] = hold
+                if holds.get(row_id) is hold:
+                    del holds[row_id]
+                    notable.pop(row_id, None)
             return [(hold.value, hold.outcome) for hold in answers]
 
     def let_go(self, values: Iterable[Deadline]) -> None:
@@ -193,6 +207,7 @@ class Runner:
             for hold in self._holds.values():
                 hold.spent = True
             self._holds.clear()
+            self._notable.clear()
             self._collected.clear()
             self._unstarted = 0
             self._answers.clear()
@@ -252,6 +267,8 @@ class Runner:
         handler = self._handlers.get(value.kind)
         if handler is None:
             return Park(f"no handler for kind {value.kind!r} is installed")
+        if value.problem:
+            return Park(value.problem)
         try:
             return answer(handler, value)
         except exceptions.Reject as error:

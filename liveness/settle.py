@@ -149,14 +149,15 @@ class Settler:
             first = self._pending[0]
             if not isinstance(first.outcome, Done):
                 return [first]
-            same = (
+            sent, owner = first.sent, first.value.owner_id
+            same = [
                 s
                 for s in self._pending
                 if isinstance(s.outcome, Done)
-                and s.sent == first.sent
-                and s.value.owner_id == first.value.owner_id
-            )
-            return [s for s, _ in zip(same, range(self.batch_size), strict=False)]
+                and s.sent == sent
+                and s.value.owner_id == owner
+            ]
+            return same[: self.batch_size]
 
     def _write(self, connection: sa.Connection, settlement: Settlement) -> bool:
         """Write any outcome but Done. False: stale."""
@@ -215,8 +216,8 @@ class Settler:
                 gone = {id(settlement) for settlement in batch}
                 self._pending = [s for s in self._pending if id(s) not in gone]
         self._let_go([settlement.value for settlement in batch])
-        settled = []
-        for settlement in batch:
+        counted = [s for s in batch if s.value.id not in stale] if stale else batch
+        for settlement in batch if stale else ():
             if settlement.value.id in stale:
                 LOG.warning(
                     "%s was taken over while it was handled here; its outcome (%s) does"
@@ -225,8 +226,8 @@ class Settler:
                     type(settlement.outcome).__name__,
                     event="stale",
                 )
-            else:
-                value = settlement.value
-                settled.append((value, self._or_park(value, settlement.outcome)))
+        settled: list[Settled] = [(s.value, s.outcome) for s in counted]
+        if len(settled) == 1:  # more are all done
+            settled = [(v, self._or_park(v, outcome)) for v, outcome in settled]
         if settled:
             self.on_settled(settled)

@@ -17,12 +17,15 @@ import sqlalchemy as sa
 from liveness import log, walks
 from liveness.admission import Admission
 from liveness.agenda import Agenda, Entry
+from liveness.backlog import Backlog
 from liveness.bell import Bell
 from liveness.clock import Clock
 from liveness.conf import Settings
 from liveness.db.claims import Claims
 from liveness.db.engines import Engines, Observation
 from liveness.db.finding import Finder, Question, Scope
+from liveness.db.heads import Line
+from liveness.db.rows import EPOCH_LIMIT
 from liveness.detector import WINDOW, Detector
 from liveness.handlers import Handlers, WhenOrphaned
 from liveness.model import Deadline, DeadlineState, Engine, EngineState
@@ -54,10 +57,6 @@ FEW = 20
 """Rows. After a pass that found no more, one statement reads engines and deadlines.
 (The longer it takes, the less is known of the database's clock: with pages of deadlines
 in it, what is due here would be late.)"""
-
-EPOCH_LIMIT = 1 << 62
-"""No claim counts an epoch up to this; a row that is here was not written by us."""
-
 
 @dataclasses.dataclass(slots=True)
 class Counts:
@@ -126,6 +125,7 @@ class Sweep:
         suspects: Agenda,
         bell: Bell,
         admission: Admission,
+        backlog: Backlog,
     ) -> None:
         self.settings = settings
         self.skew = Skew(clock)
@@ -145,6 +145,7 @@ class Sweep:
         self._suspects = suspects
         self._bell = bell
         self._admission = admission
+        self._backlog = backlog
         self.on_drain: Callable[[], None] = lambda: None
         self.on_claimed: Callable[[Sequence[Deadline]], None] = lambda values: None
         self.fire_due: Callable[[sa.Connection], None] = lambda connection: None
@@ -219,9 +220,7 @@ class Sweep:
             self._walk(connection, question.scope, counts)
             self._claim_overdue(connection, found.overdue, counts)
             self._admission.end_pass()
-            if len(found.own) == self._own_page:
-                more = self.skew.monotonic(found.own[-1].due_at)
-                counts.again_by = min(counts.again_by, more)
+            self._note_more(connection, found.own, counts)
         return counts
 
     # --- who is dead ----------------------------------------------------------
@@ -350,13 +349,45 @@ class Sweep:
     def _take_page(
         self, connection: sa.Connection, orphans: list[Deadline], counts: Counts
     ) -> None:
-        """A page of orphans, whoever had them. If one had many, they are walked."""
+        """A page of orphans, whoever had them. If one had many, they are walked; if
+        they are nobody's, the loop claims them from the head of their line."""
+        if self._are_a_line(connection, orphans):
+            self._offset, self._backlog.nobodys = 0, True
+            return
         taken = self._take_over(connection, orphans, counts)
         worth = self._vain < VAIN and len(orphans) >= self._page
         if worth and self._walks.begin(taken.wanted, self._page):
             self._offset, counts.more = 0, True
         else:
             self._turn_page(len(orphans), taken, counts)
+
+    def _are_a_line(
+        self, connection: sa.Connection, orphans: Sequence[Deadline]
+    ) -> bool:
+        return (
+            len(orphans) >= self._page
+            and self._backlog.may_open(Line.NOBODYS, connection.dialect)
+            and all(
+                value.owner_id is None
+                and value.expired
+                and not value.attempts
+                and value.max_attempts > 1
+                and not hopeless(value, value.kind in self._handlers)
+                for value in orphans
+            )
+        )
+
+    def _note_more(
+        self, connection: sa.Connection, own: Sequence[Deadline], counts: Counts
+    ) -> None:
+        """More own deadlines may be due than the page of them holds, after those."""
+        if len(own) < self._own_page:
+            return
+        more = self.skew.monotonic(own[-1].due_at)
+        if self._backlog.may_open(Line.OWN, connection.dialect):
+            self._backlog.own_from = more
+        else:
+            counts.again_by = min(counts.again_by, more)
 
     def _walk(self, connection: sa.Connection, scope: Scope, counts: Counts) -> None:
         """A page of an engine that had many, or several small ones. (When that ends,

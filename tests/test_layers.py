@@ -27,7 +27,9 @@ LAYERS = """
     db.reading
     db.engines
     db.events db.completion db.arming
-    db.claims db.deadlines db.report
+    db.deadlines db.report
+    db.claims db.heads
+    backlog
     handlers
     detector heart runner audit chronicle
     settle owner admission metrics walks
@@ -152,11 +154,11 @@ def calls(name: str) -> Iterator[str]:
             yield ast.unparse(node.func)
 
 
-def test_one_module_locks_rows():
+def test_two_modules_lock_rows():
     users = {
         name for name, path in MODULES.items() if "with_for_update" in path.read_text()
     }
-    assert users == {"db.claims"}
+    assert users == {"db.claims", "db.heads"}
 
 
 def outside_db() -> list[str]:

@@ -21,6 +21,7 @@ from bench.scaling.store import (
 )
 from liveness.admission import Admission
 from liveness.agenda import Agenda
+from liveness.backlog import Backlog
 from liveness.conf import Settings
 from liveness.detector import Detector
 from liveness.handlers import FunctionHandler, Handlers
@@ -111,6 +112,7 @@ class Member:
         runner._pool = pool
         agenda, suspects = Agenda(), Agenda()
         admission = Admission(runner, clock)
+        backlog = Backlog(clock, lambda dialect, line: False)
         settler = Settler(
             deadlines,
             handlers,
@@ -135,9 +137,11 @@ class Member:
             suspects,
             self._bell,
             admission,
+            backlog,
         )
         finder: Any = SimulatedFinder(tables, self.id)
         sweep._finder, sweep._walks = finder, Walks(finder)
+        heads: Any = None  # none serves
         self.loop = Loop(
             self.id,
             connection,
@@ -152,6 +156,9 @@ class Member:
             sweep,
             self._bell,
             admission,
+            backlog,
+            heads,
+            handlers,
         )
         beating: Any = Connection(node)
         self.heart = Heart(

@@ -20,7 +20,7 @@ from oslo_db import exception as db_exc
 from liveness.clock import Clock
 from liveness.db import completion, tables
 from liveness.db.completion import Completion
-from liveness.db.connection import NO_WAIT, transaction
+from liveness.db.connection import NO_WAIT, has_bounded_locks, transaction
 from liveness.db.engines import Engines
 from liveness.db.prepared import Prepared, Statements
 from liveness.db.rows import (
@@ -242,7 +242,7 @@ class Claims:
         """Lock what nobody else has locked, look again, write."""
         if not found:
             return []
-        if not _has_bounded_locks(connection.dialect):
+        if not has_bounded_locks(connection.dialect):
             after = self._change(connection, change, found, values, token=token)
             won = {value.id for value in after}
             self._tell(None, change, [v for v in found if v.id in won], after, values)
@@ -399,11 +399,3 @@ def _as_taken(
     changed in between."""
     after, me = change.after, sent.get("me", "")
     return [after(value, me, token_of(token, value.id)) for value in values]
-
-
-def _has_bounded_locks(dialect: Any) -> bool:
-    """SKIP LOCKED, and a server that ends the transaction of a paused client."""
-    if dialect.name == "postgresql":
-        return True
-    version = dialect.server_version_info
-    return bool(getattr(dialect, "is_mariadb", False)) and version >= (10, 6)

@@ -285,6 +285,14 @@ def transaction(connection: sa.Connection) -> Iterator[None]:
         raise
 
 
+def has_bounded_locks(dialect: Any) -> bool:
+    """SKIP LOCKED, and a server that ends the transaction of a paused client."""
+    if dialect.name == "postgresql":
+        return True
+    version = dialect.server_version_info
+    return bool(getattr(dialect, "is_mariadb", False)) and version >= (10, 6)
+
+
 def one_line(error: BaseException) -> str:
     """The driver's own message on one line, without statement or parameters."""
     origin = getattr(error, "orig", None) or getattr(error, "inner_exception", None)

@@ -38,6 +38,9 @@ _facts = operator.attrgetter(*WRITTEN)
 ALIKE = ("what", "engine_id", "about_id", "detail")
 """What may be the same for many deadlines."""
 
+COPIED = ("kind", "key", "epoch", "attempts")
+"""What the event of a deadline has of its row."""
+
 WINDOW = 2000
 """Rows looked at in one statement."""
 
@@ -98,21 +101,24 @@ class EventLog:
         transaction has changed. The server copies from their rows which they are."""
 
         def make() -> Prepared:
-            return Prepared(self._copy(connection), connection.dialect)
+            some = sa.select(*(D.c[name] for name in COPIED))
+            some = some.where(among(connection, D.c.id, "ids"))
+            return Prepared(self.copied(some.subquery()), connection.dialect)
 
-        values = {name: _row(event)[name] for name in ALIKE}
         statement = self._statements.get("alike", connection.dialect, make)
-        statement.execute(connection, values | {"ids": rows})
+        statement.execute(connection, alike(event) | {"ids": rows})
 
-    def _copy(self, connection: sa.Connection) -> Any:
+    def copied(self, rows: Any) -> Any:
+        """The statement that appends an event for each of the ``rows``, which have
+        :data:`COPIED` of a deadline. Its parameters are :func:`alike`."""
         facts: dict[str, Any] = {
             name: sa.bindparam(name, type_=V.c[name].type) for name in ALIKE
         }
         facts["at"] = self._now()
-        copied = ("kind", "key", "epoch", "attempts")
-        rows = sa.select(*facts.values(), *(D.c[name] for name in copied))
-        rows = rows.where(among(connection, D.c.id, "ids"))
-        return sa.insert(V).from_select([*facts, *copied], rows, include_defaults=False)
+        select = sa.select(*facts.values(), *(rows.c[name] for name in COPIED))
+        return sa.insert(V).from_select(
+            [*facts, *COPIED], select, include_defaults=False
+        )
 
     def _from_json(self, dialect: str) -> Any:
         """Where an INSERT of many rows is sent, or committed, one by one."""
@@ -153,6 +159,12 @@ class EventLog:
         if last is None:
             return 0
         return connection.execute(sa.delete(V).where(V.c.id <= last)).rowcount
+
+
+def alike(event: Event) -> dict[str, Any]:
+    """The parameters of :meth:`EventLog.copied`."""
+    row = _row(event)
+    return {name: row[name] for name in ALIKE}
 
 
 def _row(event: Event) -> dict[str, Any]:

@@ -60,7 +60,7 @@ class Prepared:
         }
         types = [column.type.dialect_impl(dialect) for column in columns]
         found = [type_.result_processor(dialect, None) for type_ in types]
-        self._read = [(n, read) for n, read in enumerate(found) if read is not None]
+        self.readers = [(n, read) for n, read in enumerate(found) if read is not None]
 
     def _add(self, parameter: Any, name: str, dialect: sa.Dialect) -> None:
         mark = f"__[POSTCOMPILE_{name}]"
@@ -108,10 +108,24 @@ class Prepared:
         moments: Mapping[str, Any] | None = None,
     ) -> list[list[Any]]:
         """Run it; what it returns, column by column as their types say."""
-        rows = list(map(list, self.execute(connection, values, moments).all()))
-        for number, read in self._read:
+        rows = list(map(list, self.fetched(connection, values, moments)))
+        for number, read in self.readers:
             for row in rows:
                 row[number] = read(row[number])
+        return rows
+
+    def fetched(
+        self,
+        connection: sa.Connection,
+        values: Mapping[str, Any],
+        moments: Mapping[str, Any] | None = None,
+    ) -> Sequence[tuple[Any, ...]]:
+        """Run it; what it returns, as the driver gives it: :attr:`readers` say of which
+        columns by number something else is to be made, and how."""
+        result = self.execute(connection, values, moments)
+        # Past SQLAlchemy's rows, which are made one by one to be taken apart again.
+        rows: Sequence[tuple[Any, ...]] = result.cursor.fetchall()
+        result.close()
         return rows
 
 

@@ -35,6 +35,9 @@ class Numbers(sa.types.TypeDecorator[Sequence[int]]):
         return text
 
 
+EPOCH_LIMIT = 1 << 62
+"""No claim counts an epoch up to this; a row that is here was not written by us."""
+
 REASON_LIMIT = 2000
 """Characters kept of why a deadline was retried, released or parked."""
 

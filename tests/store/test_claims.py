@@ -31,7 +31,7 @@ PATHS = [
 def path(request, monkeypatch) -> tuple[str, str]:
     if request.param[1] == "compare-and-set":
         monkeypatch.setattr(
-            claims_module, "_has_bounded_locks", lambda *args, **kwargs: False
+            claims_module, "has_bounded_locks", lambda *args, **kwargs: False
         )
     return request.param
 
@@ -122,7 +122,7 @@ def test_rows_are_locked_where_a_hung_client_cannot_keep_them(
     dialect = types.SimpleNamespace(
         name=name, is_mariadb=mariadb, server_version_info=version
     )
-    assert claims_module._has_bounded_locks(dialect) is locks
+    assert claims_module.has_bounded_locks(dialect) is locks
 
 
 def test_nothing_found_is_nothing_sent(store, sent):

@@ -95,7 +95,7 @@ def test_a_claim_whose_answer_was_lost_is_held_by_the_next_sweep(
     if path == "compare-and-set":
         mark = b"UPDATE"
         monkeypatch.setattr(
-            claims_module, "_has_bounded_locks", lambda *args, **kwargs: False
+            claims_module, "has_bounded_locks", lambda *args, **kwargs: False
         )
     value = store.arm(owner="gone")
     with far.connect() as connection:

@@ -61,7 +61,7 @@ TAKES = [claim, adopt, claim_overdue]
 
 def compare_and_set(monkeypatch) -> None:
     monkeypatch.setattr(
-        claims_module, "_has_bounded_locks", lambda *args, **kwargs: False
+        claims_module, "has_bounded_locks", lambda *args, **kwargs: False
     )
 
 
