@@ -351,8 +351,9 @@ class Sweep:
     ) -> None:
         """A page of orphans, whoever had them. If one had many, they are walked; if
         they are nobody's, the loop claims them from the head of their line."""
-        if self._are_a_line(connection, orphans):
-            self._offset, self._backlog.nobodys = 0, True
+        self._backlog.nobodys = self._are_a_line(connection, orphans)
+        if self._backlog.nobodys:
+            self._offset = 0
             return
         taken = self._take_over(connection, orphans, counts)
         worth = self._vain < VAIN and len(orphans) >= self._page
