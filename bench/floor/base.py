@@ -8,6 +8,9 @@ from typing import Any
 
 from bench import raw
 
+TOLD = "id, kind, {key}, payload, due_at, epoch"
+"""What a claim has to say of each row: without it no handler could be called."""
+
 ME = "00000000-0000-0000-0000-00000000f100"
 """The owner that floors write: as long as a real one."""
 
@@ -28,6 +31,7 @@ class Floor:
         stamp = f"{self.due}, {self.due}, 0, 5, NULL, {self.now}, {self.now}"
         m = self.mark
         self._row = f"({m}, {m}, {m}, {m}, {m}, 1, 'armed', {stamp})"
+        self._told = TOLD.format(key=self.key)
         self._insert = (
             f"INSERT INTO liveness_deadline (kind, {self.key}, owner_id, token,"
             " arm_token, epoch, state, due_at, expires_at, attempts, max_attempts,"

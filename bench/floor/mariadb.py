@@ -43,7 +43,7 @@ class MariaDBFloor(Floor):
 
     def _lock(self, limit: int, owner: str | None) -> list[int]:
         self.cursor.execute(
-            "SELECT id, due_at FROM liveness_deadline"
+            f"SELECT {self._told} FROM liveness_deadline"
             " FORCE INDEX (ix_liveness_deadline_owner)"
             f" WHERE owner_id {'= %s' if owner else '<=> %s'} AND state = 'armed'"
             " AND due_at >= %s AND due_at <= UTC_TIMESTAMP(6)"
@@ -52,7 +52,7 @@ class MariaDBFloor(Floor):
         )
         rows = self.cursor.fetchall()
         if rows:
-            self._watermark = rows[0][1]
+            self._watermark = rows[0][4]
         return [row[0] for row in rows]
 
     def take(self, dead: str, me: str, limit: int) -> int:

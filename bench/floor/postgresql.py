@@ -7,7 +7,9 @@ from typing import Any
 
 import psycopg
 
-from bench.floor.base import Floor
+from bench.floor.base import TOLD, Floor
+
+TOLD_OF_D = ", ".join(f"d.{name.strip()}" for name in TOLD.format(key="key").split(","))
 
 
 class PostgreSQLFloor(Floor):
@@ -38,7 +40,8 @@ class PostgreSQLFloor(Floor):
             f" ORDER BY due_at, id LIMIT {limit} FOR UPDATE SKIP LOCKED)"
             " UPDATE liveness_deadline d SET owner_id = %s, state = 'claimed',"
             " token = token + 1, epoch = epoch + 1, attempts = attempts + 1,"
-            f" updated_at = {self.now} FROM found WHERE d.id = found.id RETURNING d.id",
+            f" updated_at = {self.now} FROM found WHERE d.id = found.id"
+            f" RETURNING {TOLD_OF_D}",
             values,
             prepare=True,
         )

@@ -28,7 +28,7 @@ class SQLiteFloor(Floor):
             " token = token + 1, epoch = epoch + 1, attempts = attempts + 1,"
             f" updated_at = {self.now} WHERE id IN (SELECT id FROM liveness_deadline"
             f" WHERE owner_id IS ? AND state = 'armed' AND due_at <= {self.now}"
-            f" ORDER BY due_at, id LIMIT {limit}) RETURNING id",
+            f" ORDER BY due_at, id LIMIT {limit}) RETURNING {self._told}",
             (owner or "floor", owner),
         )
         ids = [row[0] for row in cursor.fetchall()]
