@@ -39,6 +39,11 @@ CONFLICTS = 5
 """Turns in a row that may be lost to other engines before that is a failure."""
 
 
+LISTEN = 0.05
+"""Seconds for which a loop that has no time to sleep does not look whether a neighbour
+died."""
+
+
 class Loop:
     """One engine's loop; :meth:`run` is the body of its thread."""
 
@@ -86,7 +91,7 @@ class Loop:
         self._next_sweep = float("-inf")
         self._again_by = float("inf")
         self._fired = False  # in this turn
-        self._came_round = clock.monotonic()
+        self._came_round = self._listened = clock.monotonic()
         self.on_sweep: Callable[[Counts, float], None] = lambda counts, seconds: None
         self.on_fired: Callable[[Sequence[Deadline]], None] = lambda values: None
         self.write_history: Callable[[sa.Connection], None] = lambda connection: None
@@ -100,10 +105,18 @@ class Loop:
         """Turn until :attr:`stopping` is set or the engine is fenced."""
         while not (self.stopping or self._trust.fenced):
             delay = self.turn()
-            if self._bell.wait(delay):
+            # To look at the bell lets the handlers' threads in, which are better served
+            # while this one waits for the database.
+            busy = delay <= 0 and self._clock.monotonic() < self._listened + LISTEN
+            if not busy and self._listen(delay):
                 # A neighbour died; the others on this machine were woken as well.
                 time.sleep(random.uniform(0.0, self._sweep.herd_seconds))
                 self.sweep_soon()
+
+    def _listen(self, seconds: float) -> bool:
+        died = self._bell.wait(seconds)
+        self._listened = self._clock.monotonic()
+        return died
 
     def turn(self) -> float:
         """One turn; return the seconds to sleep before the next.
@@ -335,8 +348,10 @@ class Loop:
             return min(1.0, self.settings.sweep_interval) * random.uniform(0.5, 1.0)
         if self._conflicts:
             return 0.01 * 2.0**self._conflicts * random.uniform(0.0, 1.0)
+        if self._runner.answered:
+            return 0.0
         now = self._clock.monotonic()
-        wake = self._runner.next_late
+        wake = min(self._runner.next_late, self._runner.next_help)
         if not self.draining:
             wake = min(wake, self._next_wake(now))
         return min(max(wake - now, 0.0), self.settings.sweep_interval * 2)

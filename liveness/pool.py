@@ -18,14 +18,22 @@ class Pool(Generic[Task]):
     """At most ``size`` threads that ``run`` the tasks they are given, in order.
 
     Threads are woken one by one, each by the one before as it begins a task while more
-    are waiting: tasks that take microseconds are done by the first, and one that hangs
-    keeps no other waiting.
+    are waiting, so that one that hangs keeps no other waiting. But while tasks are
+    ``quick``, one thread does them all: several would do nothing but wait for one
+    another. If the next one then hangs, :meth:`help` is needed.
     """
 
-    def __init__(self, size: int, run: Callable[[Task], None]) -> None:
+    def __init__(
+        self,
+        size: int,
+        run: Callable[[Task], None],
+        quick: Callable[[], bool] = lambda: False,
+    ) -> None:
         """``run`` must not raise."""
         self.size = size
         self._run = run
+        self._quick = quick
+        self._helped = False
         self._tasks: deque[Task] = deque()
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
@@ -38,7 +46,8 @@ class Pool(Generic[Task]):
         """Afterwards some thread will run each of ``tasks``, once."""
         with self._lock:
             self._tasks.extend(tasks)
-            start = self._call_one()
+            at_work = self._threads > self._idle
+            start = not (at_work and self._alone()) and self._call_one()
         if start:
             self._start_thread()
 
@@ -48,6 +57,18 @@ class Pool(Generic[Task]):
             start = not self._threads and self._call_one()
         if start:
             self._start_thread()
+
+    def help(self) -> None:
+        """Who is at work does not come round: let others do what is waiting."""
+        with self._lock:
+            self._helped = bool(self._tasks)
+            start = self._call_one()
+        if start:
+            self._start_thread()
+
+    def _alone(self) -> bool:
+        """Whether one thread is enough."""
+        return not self._helped and self._quick()
 
     def stop(self) -> None:
         """Let idle threads end; tasks already submitted are still run."""
@@ -99,7 +120,8 @@ class Pool(Generic[Task]):
                 self._idle -= 1
                 self._coming = False
             task = self._tasks.popleft()
-            start = self._call_one()
+            self._helped &= bool(self._tasks)
+            start = not self._alone() and self._call_one()
         if start:
             self._start_thread()
         return task

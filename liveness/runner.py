@@ -19,6 +19,12 @@ from liveness.trust import Trust
 
 LOG = log.get(__name__)
 
+QUICK = 0.0002
+"""Seconds that handlers take, on average, while one thread is enough for all."""
+
+STALLED = 0.005
+"""Seconds in which no handler is called although some wait: then that thread hangs."""
+
 ALL_HANG = "every handler thread of its engine hangs"
 
 
@@ -51,14 +57,15 @@ class Runner:
         self._trust = trust
         self._clock = clock
         self._ring = ring
-        self._pool = Pool(threads, self._execute)
+        self._pool = Pool(threads, self._execute, lambda: self._mean < QUICK)
         self._lock = threading.Lock()
         self._holds: dict[int, Hold] = {}
         self._collected: dict[int, Hold] = {}
         self._notable: dict[int, Deadline] = {}
         self.on_run: Callable[[list[int]], None] = lambda row_ids: None
         self.on_ran: Callable[[Deadline, float], None] = lambda value, seconds: None
-        self._unstarted = 0
+        self._unstarted = self._begun = 0
+        self._progress = 0, float("-inf")  # begun, and since when so many
         self._untrusted: list[Hold] = []
         self._hung = 0
         self._answers: list[Hold] = []
@@ -83,12 +90,26 @@ class Runner:
         self._submit(holds)
 
     def resume(self) -> None:
-        """Run what could not start: the engine was suspended, or got no thread."""
+        """Run what could not start: the engine was suspended, or got no thread, or the
+        only thread at work hangs."""
         self._pool.start_if_none()
+        now = self._clock.monotonic()
+        if self._unstarted <= 0 or self._begun != self._progress[0]:
+            self._progress = self._begun, now
+        elif now >= self.next_help:
+            self._pool.help()
+            self._progress = self._begun, float("inf")
         with self._lock:
             holds, self._untrusted = self._untrusted, []
             self._unstarted += len(holds)
         self._submit(holds)
+
+    @property
+    def next_help(self) -> float:
+        """When, on the monotonic clock, :meth:`resume` has to be called, in case that
+        nothing has begun until then."""
+        waits = self._unstarted > 0 and self._mean < QUICK
+        return self._progress[1] + STALLED if waits else float("inf")
 
     @property
     def room(self) -> int:
@@ -154,6 +175,12 @@ class Runner:
                     del holds[row_id]
                     notable.pop(row_id, None)
             return [(hold.value, hold.outcome) for hold in answers]
+
+    @property
+    def answered(self) -> bool:
+        """True when it is worth to :meth:`collect`: a batch, or all there is."""
+        whole = self._unstarted <= 0 or len(self._answers) >= self.batch_size
+        return whole and bool(self._answers)
 
     def let_go(self, values: Iterable[Deadline]) -> None:
         """The outcomes of ``values`` are settled; they are held no more."""
@@ -235,6 +262,7 @@ class Runner:
             if hold.spent:
                 return
             self._unstarted -= 1
+            self._begun += 1
             if not self._trust.good:
                 self._untrusted.append(hold)
                 return
@@ -255,7 +283,7 @@ class Runner:
                 )
                 return
             self._spend(hold, outcome)
-            ring = self._unstarted <= 0 or len(self._answers) >= self.batch_size
+            ring = self.answered
         if ring:
             self._ring()
 

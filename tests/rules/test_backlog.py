@@ -127,7 +127,7 @@ def test_what_must_be_looked_at_one_by_one_is_no_line(
 
 
 def test_what_the_dead_had_is_no_line(fleet, small):
-    """It is taken at once, page by page, and not when its owner's head start is over."""
+    """It is taken at once, page by page, not when its owner's head start is over."""
     dead, engine = fleet(), fleet(**small)
     arm(dead, *names(5))
     end = {"state": "stopped", "ended_at": fleet.clock.database_now()}

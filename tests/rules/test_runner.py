@@ -8,7 +8,9 @@ import sqlalchemy as sa
 from liveness import Retry, exceptions
 from liveness.db import tables
 from liveness.exceptions import Reject
+from liveness.loop import LISTEN
 from liveness.pool import Pool
+from liveness.runner import STALLED
 from tests.fleet import Gate, Recorder, wait_until
 from tests.rules.faults import Fault
 
@@ -426,6 +428,97 @@ def test_tasks_that_hang_keep_no_other_waiting():
     assert done.wait(10)
     gate.set()
     pool.stop()
+
+
+def test_quick_tasks_are_done_by_one_thread():
+    """However many there are, and however often they come."""
+    done = []
+    pool = Pool(8, lambda task: done.append(threading.get_ident()), lambda: True)
+    for number in range(1, 11):
+        pool.submit(range(50))
+        wait_until(lambda number=number: len(done) == 50 * number)
+    assert len(set(done)) == 1
+    pool.stop()
+
+
+def test_one_that_hangs_among_quick_ones_keeps_others_waiting_until_help_comes():
+    gate, done = threading.Event(), []
+
+    def run(task):
+        if task == 0:
+            gate.wait(30)
+        done.append(task)
+
+    pool = Pool(8, run, lambda: True)
+    pool.submit(range(5))
+    wait_until(lambda: pool._threads - pool._idle == 1)
+    pool.submit([5])
+    assert (pool._threads, done) == (1, [])
+    pool.help()
+    wait_until(lambda: sorted(done) == [1, 2, 3, 4, 5])
+    gate.set()
+    wait_until(lambda: len(done) == 6)
+    pool.submit(range(1, 9))
+    wait_until(lambda: len(done) == 14)
+    assert not pool._helped
+    pool.stop()
+
+
+class OneHangs(Hanging):
+    """Only for the key k0."""
+
+    def _wait(self, deadline):
+        return super()._wait(deadline) if deadline.key == "k0" else None
+
+
+def test_the_loop_brings_help_when_a_quick_kind_hangs(fleet, clock):
+    kind = OneHangs()
+    engine = fleet(kind, handler_threads=4)
+    engine.parts.runner._mean = 0.0
+    claimed(fleet, engine, 5)
+    entered(kind, 1)
+    assert len(kind.calls) == 1
+    assert engine.parts.loop.turn() <= STALLED
+    clock.advance(STALLED)
+    engine.parts.loop.turn()
+    wait_until(lambda: len(kind.calls) == 5)
+    kind.open()
+
+
+def test_help_is_called_once_for_each_that_hangs(fleet, clock, hanging):
+    engine = fleet(hanging, handler_threads=1)
+    engine.parts.runner._mean = 0.0
+    claimed(fleet, engine, 5)
+    entered(hanging, 1)
+    engine.parts.loop.turn()
+    clock.advance(STALLED)
+    assert engine.parts.loop.turn() > STALLED
+
+
+def test_answers_that_wait_are_a_reason_not_to_sleep(fleet):
+    engine = fleet(Recorder())
+    claimed(fleet, engine)
+    wait_until(lambda: not engine.unanswered)
+    assert engine.parts.loop._delay() == 0
+    engine.settle()
+    assert engine.parts.loop._delay() > 0
+
+
+def test_a_loop_without_time_to_sleep_looks_at_the_bell_now_and_then(fleet, clock):
+    """Or it would not learn that a neighbour died."""
+    loop = fleet().parts.loop
+    waits, turns = [], []
+
+    def turn():
+        clock.advance(LISTEN / 4)
+        turns.append(1)
+        loop.stopping = len(turns) == 40
+        return 0.0
+
+    loop.turn = turn
+    loop._bell.wait = waits.append
+    loop.run()
+    assert 8 <= len(waits) <= 12
 
 
 def test_a_thread_that_cannot_be_started_strands_nothing(fleet, monkeypatch):
