@@ -29,6 +29,12 @@ R = TypeVar("R")
 NO_WAIT = {"liveness_no_wait": True}
 """Execution option of a statement that must not wait for a row lock (MariaDB)."""
 
+RETURNED = "liveness_returned"
+
+IDLE = 0.05
+"""Seconds after which a connection counts as idle: it is looked at before it is used.
+(To look lets other threads in, who may keep the interpreter for a while.)"""
+
 MODULES = {"sqlite": "sqlite3", "mysql": "pymysql", "postgresql": "psycopg"}
 
 DRIVERS = {"sqlite": "pysqlite", "mysql": "pymysql", "postgresql": "psycopg"}
@@ -108,6 +114,7 @@ class Database:
         sa.event.listen(engine, "connect", self._on_connect)
         if self.backend != "sqlite":
             sa.event.listen(engine, "checkout", _replace_if_closed)
+            sa.event.listen(engine, "checkin", _note_return)
         if self.backend == "mysql":
             sa.event.listen(
                 engine, "before_cursor_execute", _without_waiting, retval=True
@@ -198,6 +205,8 @@ def _replace_if_closed(dbapi_connection: Any, record: Any, proxy: Any) -> None:
     used: what is sent on it would have an answer that nobody knows."""
     if not hasattr(select, "poll"):  # eventlet takes it away
         return
+    if time.monotonic() - record.info.get(RETURNED, 0.0) < IDLE:
+        return
     link = getattr(dbapi_connection, "_sock", dbapi_connection)  # PyMySQL's; psycopg's
     try:
         number = link.fileno()
@@ -207,6 +216,10 @@ def _replace_if_closed(dbapi_connection: Any, record: Any, proxy: Any) -> None:
     poll.register(number, getattr(select, "POLLRDHUP", 0))
     if poll.poll(0):
         raise sa.exc.DisconnectionError("the server closed it")
+
+
+def _note_return(dbapi_connection: Any, record: Any) -> None:
+    record.info[RETURNED] = time.monotonic()
 
 
 def translate_errors(engine: sa.Engine) -> None:

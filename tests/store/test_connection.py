@@ -18,6 +18,7 @@ from oslo_db.sqlalchemy import exc_filters
 
 from liveness import Arm, exceptions
 from liveness.clock import Clock
+from liveness.db import connection as connection_module
 from liveness.db import tables
 from liveness.db.connection import (
     Database,
@@ -162,8 +163,9 @@ def test_a_beat_through_a_hanging_server_ends_and_the_next_one_counts(server, st
 
 @servers_only
 def test_a_connection_that_the_server_closed_is_replaced_before_it_is_used(
-    database, store, backend
+    database, store, backend, monkeypatch
 ):
+    monkeypatch.setattr(connection_module, "IDLE", 0.0)
     kill = {"mariadb": "KILL {}", "postgresql": "SELECT pg_terminate_backend({})"}
     which = {
         "mariadb": "SELECT CONNECTION_ID()",
@@ -183,6 +185,29 @@ def test_a_connection_that_the_server_closed_is_replaced_before_it_is_used(
     with pool.connect() as connection:
         second = connection.exec_driver_sql(which[backend]).scalar_one()
     assert second != first
+
+
+@pytest.mark.parametrize("backend", ["mariadb", "postgresql"], indirect=True)
+def test_a_connection_that_was_used_just_now_is_not_looked_at(database, monkeypatch):
+    """Only one that was idle: to look may take the interpreter away."""
+    looks = []
+    monkeypatch.setattr(select, "poll", lambda: looks.append(1) or Looking())
+    pool = database.pool(1)
+    pool.connect().close()
+    looks.clear()
+    for idle, seen in ((60.0, 0), (60.0, 0), (0.0, 1)):
+        monkeypatch.setattr(connection_module, "IDLE", idle)
+        with pool.connect():
+            pass
+        assert len(looks) == seen
+
+
+class Looking:
+    def register(self, *args):
+        pass
+
+    def poll(self, *args):
+        return []
 
 
 @servers_only
