@@ -58,6 +58,7 @@ FEW = 20
 (The longer it takes, the less is known of the database's clock: with pages of deadlines
 in it, what is due here would be late.)"""
 
+
 @dataclasses.dataclass(slots=True)
 class Counts:
     """What one pass did, in rows. ``more``: a page was full, another pass is due;
