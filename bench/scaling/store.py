@@ -32,6 +32,7 @@ class Connection:
     """One engine's connection: to which node it goes."""
 
     invalidated = False
+    dialect: Any = None  # nothing is claimed from the head of a line
 
     def __init__(self, node: int) -> None:
         self.node = node
