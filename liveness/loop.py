@@ -292,7 +292,8 @@ class Loop:
     def _run(self, ready: list[Entry], claimed: list[Deadline]) -> None:
         """Run what was ``claimed`` of the ``ready``; the rest is tried again soon."""
         now = self._clock.monotonic()
-        self._runner.run(self._with_reason(value, now) for value in claimed)
+        values = (self._with_reason(value, now) for value in claimed)
+        self._runner.run(values, punctual=len(claimed) < self._runner.batch_size)
         self.on_fired(claimed)
         _, missed = _split(ready, {value.id for value in claimed})
         self._agenda.postpone([e for e in missed if not e.value.attempts], now)

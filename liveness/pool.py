@@ -42,10 +42,14 @@ class Pool(Generic[Task]):
         self._coming = False  # one was woken or started, and is not at work yet
         self._stopping = False
 
-    def submit(self, tasks: Sequence[Task]) -> None:
-        """Afterwards some thread will run each of ``tasks``, once."""
+    def submit(self, tasks: Sequence[Task], first: bool = False) -> None:
+        """Afterwards some thread will run each of ``tasks``, once; ``first``: before
+        what is waiting."""
         with self._lock:
-            self._tasks.extend(tasks)
+            if first:
+                self._tasks.extendleft(reversed(tasks))
+            else:
+                self._tasks.extend(tasks)
             at_work = self._threads > self._idle
             start = not (at_work and self._alone()) and self._call_one()
         if start:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 from liveness import exceptions, log
 from liveness.clock import Clock
@@ -71,8 +71,9 @@ class Runner:
         self._answers: list[Hold] = []
         self._mean = 0.1  # seconds a handler takes, a running mean
 
-    def run(self, values: Iterable[Deadline]) -> None:
-        """Hold the freshly claimed ``values`` and run their handlers."""
+    def run(self, values: Iterable[Deadline], punctual: bool = False) -> None:
+        """Hold the freshly claimed ``values`` and run their handlers. Those that are
+        ``punctual``, claimed the moment they were due, do not wait for a backlog."""
         values = list(values)
         if not values:
             return
@@ -87,7 +88,7 @@ class Runner:
                 self._notable.pop(value.id, None)  # of an older value
             self._notable.update((value.id, value) for value in notable)
             self._unstarted += len(holds)
-        self._submit(holds)
+        self._pool.submit(holds, first=punctual)
 
     def resume(self) -> None:
         """Run what could not start: the engine was suspended, or got no thread, or the
@@ -102,7 +103,7 @@ class Runner:
         with self._lock:
             holds, self._untrusted = self._untrusted, []
             self._unstarted += len(holds)
-        self._submit(holds)
+        self._pool.submit(holds)
 
     @property
     def next_help(self) -> float:
@@ -253,9 +254,6 @@ class Runner:
                 ),
                 default=float("inf"),
             )
-
-    def _submit(self, holds: Sequence[Hold]) -> None:
-        self._pool.submit(holds)
 
     def _execute(self, hold: Hold) -> None:
         with self._lock:

@@ -42,7 +42,7 @@ class Inline:
         self.size = size
         self._execute = execute
 
-    def submit(self, tasks: Sequence[Any]) -> None:
+    def submit(self, tasks: Sequence[Any], first: bool = False) -> None:
         for task in tasks:
             self._execute(task)
 

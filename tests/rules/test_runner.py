@@ -495,6 +495,29 @@ def test_help_is_called_once_for_each_that_hangs(fleet, clock, hanging):
     assert engine.parts.loop.turn() > STALLED
 
 
+def test_what_is_due_now_does_not_wait_for_a_backlog(fleet, clock):
+    """One thread, which is at work; nobody's deadlines are claimed and wait for it."""
+    kind, action = OneHangs(), Recorder("action", when_orphaned="retrigger")
+    dead, engine = fleet(kind, action), fleet(kind, action, handler_threads=1)
+    for number in range(5):
+        dead.live.arm("action", f"job{number}", due_in=HOUR)
+    claimed(fleet, engine)
+    entered(kind, 1)
+    fleet.execute(sa.update(D).where(D.c.kind == "action").values(owner_id=None))
+    engine.parts.runner._mean = 0.001
+    engine.turn()
+    assert len(engine.parts.runner.held()) == 6
+    for number in (1, 2):
+        engine.live.arm("timer", f"k{number}", due_in=0.5)
+    clock.advance(0.5)
+    engine.parts.loop.turn()
+    ran = []
+    engine.parts.runner.on_ran = lambda value, seconds: ran.append(value.key)
+    kind.open()
+    wait_until(lambda: len(ran) == 8)
+    assert ran[:3] == ["k0", "k1", "k2"]
+
+
 def test_answers_that_wait_are_a_reason_not_to_sleep(fleet):
     engine = fleet(Recorder())
     claimed(fleet, engine)
