@@ -54,6 +54,11 @@ READ = [
 (A time is dear to read.)"""
 
 
+MARKED = 50
+"""So many claims in a row begin at a mark, and then one at the first, where rows may
+have come meanwhile that have been due longer."""
+
+
 class Line(enum.Enum):
     """Whose deadlines. Of nobody's only those whose promise has passed."""
 
@@ -88,7 +93,7 @@ class Heads:
         self._log = log
         self._statements = Statements()
         self._completion = Completion()
-        self._marks: dict[Line, datetime] = {}
+        self._marks: dict[Line, tuple[datetime, int]] = {}  # and how many began there
 
     @staticmethod
     def serve(dialect: sa.Dialect, line: Line) -> bool:
@@ -179,13 +184,15 @@ class Heads:
     def _taken(self, connection: sa.Connection, ask: Ask) -> list[Deadline]:
         if connection.dialect.name == "sqlite":
             return self._returned(connection, ask)
-        taken = self._locked(connection, ask, self._marks.get(ask.line, FIRST.due_at))
-        if not taken and ask.line in self._marks:
-            # Nothing after the mark: rows may have come before it meanwhile.
-            del self._marks[ask.line]
-            taken = self._locked(connection, ask, FIRST.due_at)
-        if taken:
-            self._marks[ask.line] = taken[0].due_at
+        mark, times = self._marks.pop(ask.line, (FIRST.due_at, 0))
+        taken = self._locked(connection, ask, mark)
+        missing = ask.limit - len(taken)
+        if missing and times:
+            # Rows may have come before the mark meanwhile.
+            rest = dataclasses.replace(ask, limit=missing)
+            taken += self._locked(connection, rest, FIRST.due_at)
+        elif not missing and times < MARKED:
+            self._marks[ask.line] = taken[0].due_at, times + 1
         return taken
 
     def _returned(self, connection: sa.Connection, ask: Ask) -> list[Deadline]:
