@@ -2,7 +2,8 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 
 import pytest
 import sqlalchemy as sa
@@ -11,6 +12,8 @@ from liveness import exceptions
 from liveness.db import claims as claims_module
 from liveness.db import tables
 from liveness.db.connection import Database, is_passing, transaction
+from liveness.db.events import EventLog
+from liveness.db.heads import Ask, Heads, Line
 from liveness.model import Deadline, DeadlineState
 from tests.fleet import Driven, Recorder, wait_until
 from tests.store.conftest import ME, Store
@@ -65,6 +68,57 @@ def compare_and_set(monkeypatch) -> None:
     )
 
 
+def heads_of(store: Store) -> Heads:
+    return Heads(store.clock, EventLog(store.clock))
+
+
+def line_of(
+    store: Store, line: Line, values: list[Deadline], owner: str = ME
+) -> list[Deadline]:
+    """Put these in a line: ``owner``'s, or nobody's."""
+    for value in values:
+        store.set_row(value, owner_id=owner if line is Line.OWN else None)
+    return [store.row(value.key) for value in values]
+
+
+def head(
+    store: Store, line: Line, limit: int = 2, me: str = ME, done=(), again=False
+) -> tuple[set[int], list[Deadline]]:
+    with store.connect() as connection:
+        ask = Ask(me, line, ("timer",), limit)
+        return heads_of(store).claim(connection, ask, done, again)
+
+
+@contextlib.contextmanager
+def open_head(
+    store: Store,
+    patient: Store,
+    line: Line,
+    limit: int = 2,
+    me: str = ME,
+    stop="COMMIT",
+) -> Iterator[Callable[[], list[Deadline]]]:
+    """A claim from the head of a line that is not committed yet; what it gives ends it
+    and says what it claimed."""
+    if store.backend == "mysql":
+        work = lambda: head(patient, line, limit, me)  # noqa: E731
+        with Stopped(patient.pool, stop, work) as claimer:
+            yield lambda: claimer.go_on()[1]
+        return
+    with store.host() as host:  # one statement: as a part of another's transaction
+        _, claimed = heads_of(store).claim(host, Ask(me, line, ("timer",), limit))
+
+        def go_on() -> list[Deadline]:
+            host.commit()
+            return sorted(claimed)
+
+        yield go_on
+
+
+lines = pytest.mark.parametrize("line", list(Line), ids=["own", "nobodys"])
+on_mariadb = pytest.mark.parametrize("backend", ["mariadb"])
+
+
 # --- two claimers -----------------------------------------------------------
 
 
@@ -93,6 +147,69 @@ def test_what_a_claimer_rolls_back_is_there_for_the_next(store, patient):
             assert claim(store, *values) == []
             raise ZeroDivisionError
     assert keys(claim(store, *values)) == ["k0", "k1"]
+
+
+def heads_pass_by(store: Store, patient: Store, line: Line, stop: str) -> None:
+    values = line_of(store, line, orphans(store, 4))
+    with open_head(store, patient, line, stop=stop) as go_on:
+        assert sorted(keys(head(store, line, 3)[1])) == ["k2", "k3"]
+        assert keys(go_on()) == ["k0", "k1"]
+    assert head(store, line) == (set(), [])
+    rows = [store.row(value.key) for value in values]
+    assert [(row.state, row.epoch, row.attempts) for row in rows] == [
+        (CLAIMED, 2, 1)
+    ] * 4
+
+
+@lines
+def test_a_second_head_passes_by_what_the_first_has_claimed(store, patient, line):
+    heads_pass_by(store, patient, line, "COMMIT")
+
+
+@lines
+@on_mariadb
+def test_a_second_head_passes_by_what_the_first_has_locked(store, patient, line):
+    heads_pass_by(store, patient, line, "UPDATE")
+
+
+@lines
+@pytest.mark.parametrize("isolation", ISOLATIONS)
+def test_a_head_passes_by_what_is_locked_and_takes_it_when_it_is_left(
+    store, line, isolation
+):
+    """By one and the same engine: it does not go on for ever from where it was."""
+    values = line_of(store, line, orphans(store, 6))
+    heads, ask = heads_of(store), Ask(ME, line, ("timer",), 2)
+    with store.host(isolation) as host, store.connect() as connection:
+        for value in values[:2]:
+            host.execute(sa.select(D).where(D.c.id == value.id).with_for_update())
+        for expected in (["k2", "k3"], ["k4", "k5"], []):
+            _, claimed = heads.claim(connection, ask)
+            assert sorted(keys(claimed)) == expected
+        host.rollback()
+        _, claimed = heads.claim(connection, ask)
+    assert sorted(keys(claimed)) == ["k0", "k1"]
+
+
+@lines
+def test_a_head_leaves_what_was_claimed_while_it_waited_for_what_is_done(
+    store, patient, server, line
+):
+    done = store.claimed("done")
+    line_of(store, line, orphans(store, 4))
+    with store.host() as host:
+        host.execute(sa.select(D.c.id).where(D.c.id == done.id).with_for_update())
+        with elsewhere(lambda: head(patient, line, done=[done])) as waiting:
+            wait_for_waiters(server, 1)
+            _, first = head(store, line)
+            host.rollback()
+            stale, second = waiting.result(60)
+    assert stale == set()
+    assert (len(first), len(second)) == (2, 2)
+    assert sorted(keys([*first, *second])) == ["k0", "k1", "k2", "k3"]
+    for value in [*first, *second]:
+        assert store.row(value.key).token == value.token
+    assert store.find("done") is None
 
 
 @pytest.mark.parametrize("take", TAKES)
@@ -193,55 +310,83 @@ def unhurried(store, server) -> Iterator[None]:
         server.admin(f"{change} RESET deadlock_timeout")
 
 
+CHAINS = pytest.mark.parametrize(
+    "line", [None, *Line], ids=["by-key", "own-head", "nobodys-head"]
+)
+
+
+def chain(
+    store: Store,
+    line: Line | None,
+    done: list[Deadline],
+    due: list[Deadline],
+    again: bool = False,
+) -> tuple[set[int], list[Deadline]]:
+    """Complete what is ``done`` and claim what is ``due``: by key, or from the head of
+    the ``line`` that it is in."""
+    if line is not None:
+        stale, claimed = head(store, line, len(due), done=done, again=again)
+        return stale, sorted(claimed)
+    with store.connect() as connection:
+        return store.claims.chain(connection, ME, done, again, due)
+
+
+def tokens(values: list[Deadline]) -> list[tuple[str, int]]:
+    return [(value.key, value.token) for value in values]
+
+
+@CHAINS
 def test_a_chain_that_is_the_victim_of_a_deadlock_does_all_that_is_left(
-    store, unhurried, patient, server
+    store, unhurried, patient, server, line
 ):
     """A host's transaction has one row that is done, and wants another; it has written
     more, so that MariaDB spares it."""
     done = [store.claimed(f"done{n}") for n in range(3)]
     due = store.arm_many(*(store.new(f"due{n}") for n in range(2)))
+    due = due if line is None else line_of(store, line, due)
     more = store.arm_many(*(store.new(f"more{n}", "other", 99.0) for n in range(50)))
     refused: list[str] = []
-    sa.event.listen(
-        patient.pool,
-        "handle_error",
-        lambda e: refused.append(str(e.original_exception)),
-    )
+    locked = threading.Event()
 
-    def chain():
-        with patient.connect() as connection:
-            return patient.claims.chain(connection, ME, done, False, due)
+    def note(context):
+        refused.append(str(context.original_exception))
+        assert locked.wait(60)  # or else it may be the victim once more
 
+    sa.event.listen(patient.pool, "handle_error", note)
     with store.host("READ COMMITTED") as host:
         ids = [value.id for value in [done[1], *more]]
         host.execute(sa.update(D).where(D.c.id.in_(ids)).values(token=1))
-        with elsewhere(chain) as outcome:
+        with elsewhere(lambda: chain(patient, line, done, due)) as outcome:
             wait_for_waiters(server, 1)
             host.execute(sa.select(D).where(D.c.id == done[0].id).with_for_update())
+            locked.set()
             host.commit()
             stale, claimed = outcome.result(60)
     assert len(refused) == 1 and "deadlock" in refused[0].lower()
     assert stale == {done[1].id}
     assert store.row("done1") == done[1]._replace(token=1)
     assert [store.find(key) for key in ("done0", "done2")] == [None, None]
-    assert [store.row(value.key) for value in due] == claimed
+    assert tokens([store.row(value.key) for value in due]) == tokens(claimed)
     assert [value.attempts for value in claimed] == [1, 1]
 
 
-def test_a_chain_that_waits_in_vain_for_what_is_done_changes_nothing(store):
+@CHAINS
+def test_a_chain_that_waits_in_vain_for_what_is_done_changes_nothing(store, line):
     """It can be sent again, and then counts once."""
     done = [store.claimed(f"done{n}") for n in range(2)]
-    due = store.arm("due")
-    with store.host() as host, store.connect() as connection:
+    due = [store.arm("due")]
+    due = due if line is None else line_of(store, line, due)
+    with store.host() as host:
         host.execute(sa.select(D).where(D.c.id == done[1].id).with_for_update())
         with pytest.raises(Exception) as caught:
-            store.claims.chain(connection, ME, done, False, [due])
+            chain(store, line, done, due)
         assert is_passing(caught.value)
-        assert [store.row(v.key) for v in [*done, due]] == [*done, due]
+        assert [store.row(v.key) for v in [*done, *due]] == [*done, *due]
         host.rollback()
-        stale, claimed = store.claims.chain(connection, ME, done, True, [due])
+    stale, claimed = chain(store, line, done, due, again=True)
     assert stale == set()
-    assert claimed == [store.row("due")]
+    assert tokens(claimed) == tokens([store.row("due")])
+    assert store.row("due").attempts == 1
     assert store.keys() == ["due"]
 
 
@@ -342,19 +487,26 @@ def test_a_fence_in_flight_never_hits_the_next_incarnation_of_an_id(store, order
 # --- arm and beat behind a claim held open ----------------------------------
 
 
-@pytest.fixture
-def open_claim(store, patient):
-    """A claim of three rows of the middle, stopped before its COMMIT."""
-    for engine_id in (ME, "victim", "owner"):
+@pytest.fixture(params=[None, *Line], ids=["by-key", "own-head", "nobodys-head"])
+def open_claim(request, store, patient):
+    """A claim of three rows of the middle, stopped before its COMMIT; what it gives
+    ends it."""
+    line = request.param
+    for engine_id in (ME, "victim", "owner", "claimer"):
         store.engine(engine_id)
     store.fenced("dead")
     values = store.arm_many(
         *(store.new(f"k{n}", owner="gone", due=-9.0 + n / 10) for n in range(9))
     )
-    with Stopped(
-        patient.pool, "COMMIT", lambda: claim(patient, *values[3:6], me="claimer")
-    ) as claimer:
-        yield claimer
+    if line is None:
+        work = lambda: claim(patient, *values[3:6], me="claimer")  # noqa: E731
+        with Stopped(patient.pool, "COMMIT", work) as claimer:
+            yield claimer.go_on
+        return
+    line_of(store, line, values[3:6], "claimer")
+    # (At the end of a line InnoDB locks the entry after it as well.)
+    with open_head(store, patient, line, 3, "claimer") as go_on:
+        yield go_on
 
 
 @pytest.mark.parametrize("isolation", [None, "READ COMMITTED", "REPEATABLE READ"])
@@ -375,10 +527,11 @@ def test_no_arm_waits_behind_a_claim(store, open_claim, isolation):
         )
         host.commit()
     with store.connect() as connection:
-        store.deadlines.arm(connection, store.new("k4b", owner="claimer"))
+        later = store.deadlines.arm(connection, store.new("k4b", "claimer", -8.55))
+        assert store.deadlines.release(connection, later, 55, "")
         with pytest.raises(exceptions.AlreadyArmed):
             store.deadlines.arm(connection, store.new("k7"))
-    assert keys(open_claim.go_on()) == ["k3", "k4", "k5"]
+    assert keys(open_claim()) == ["k3", "k4", "k5"]
 
 
 def hurry(store: Store, connection: sa.Connection) -> None:
@@ -416,7 +569,7 @@ def test_nothing_that_engines_do_waits_behind_a_claim(store, open_claim):
     for name, work in passes(store).items():
         with store.connect() as connection:
             assert work(connection), name
-    assert keys(open_claim.go_on()) == ["k3", "k4", "k5"]
+    assert keys(open_claim()) == ["k3", "k4", "k5"]
 
 
 # --- a host transaction held open -------------------------------------------
