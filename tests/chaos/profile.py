@@ -25,6 +25,9 @@ OPTIONS: dict[str, Any] = {
     "engine_retention": 5.0,
 }
 
+PAGE = 3
+"""Rows of a page, and of a batch, in some of the engines: they claim from heads."""
+
 TIMES = (
     "ttl",
     "beat_interval",

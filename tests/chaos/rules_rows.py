@@ -120,6 +120,65 @@ def early(evidence: Evidence) -> Iterator[Violation]:
             yield Violation(2, "no claim is early", story, places(change))
 
 
+def from_heads(evidence: Evidence) -> Iterator[Violation]:
+    """A claim names the values that were found; or it was asked for from the head of a
+    line, and then takes only what is in that line and fresh, is due, and, if nobody has
+    it, past its promise. That holds when its answer was lost, too."""
+    asked: dict[tuple[str, str], set[str]] = defaultdict(set)
+    told: dict[int, Line] = {}
+    for line in evidence.by_what["heading"]:
+        asked[line["engine"], line["line"]].update(line["kinds"])
+    for line in evidence.by_what["claimed"]:
+        if line["how"] == "head":
+            told.update((token, line) for token in line["tokens"] or ())
+    for change in evidence.changes:
+        if change["old_state"] != "armed" or change["new_state"] != "claimed":
+            continue
+        engine, token = change["new_owner_id"], change["old_token"]
+        by_key = evidence.intent(token, engine, "claiming")
+        if by_key and change["new_token"] not in told:
+            continue
+        for number, rule, what in _wrong_from_head(evidence, change, asked):
+            story = f"{name(change)} was claimed by {engine}, {what}"
+            where = places(told.get(change["new_token"]), change)
+            yield Violation(number, rule, story, where)
+
+
+def _wrong_from_head(
+    evidence: Evidence, change: Change, asked: dict[tuple[str, str], set[str]]
+) -> Iterator[tuple[int, str, str]]:
+    engine, owner = change["new_owner_id"], change["old_owner_id"]
+    line = "nobodys" if owner is None else "own"
+    if owner not in (None, engine) or (engine, line) not in asked:
+        yield 3, "a claim is asked for", f"which had not said so (it was {owner}'s)"
+        return
+    if owner is None and change["old_kind"] not in asked[engine, line]:
+        yield 3, "a claim is asked for", "which had not asked for that kind"
+    if change["old_attempts"] or change["old_max_attempts"] < 2:
+        yield 7, "a head is fresh", "unseen, though it can kill its engine"
+    times = ["old_due_at"] if owner else ["old_due_at", "old_expires_at"]
+    early_by = max(change[time] for time in times) - change["at"] - evidence.spread
+    if early_by > TICK:
+        yield 2, "no claim is early", f"{early_by:.6f} s before its time"
+
+
+def claims_told(evidence: Evidence) -> Iterator[Violation]:
+    """What an engine was told that it claimed from a head was claimed by it; no more
+    than it asked for."""
+    for line in evidence.by_what["claimed"]:
+        tokens = line["tokens"] or ()
+        if line["how"] != "head" or not evidence.keeps_commits:
+            continue
+        if len(tokens) > line["limit"]:
+            story = f"{line['engine']} asked for {line['limit']}, got {len(tokens)}"
+            yield Violation(6, "no more than asked for", story, places(line))
+        for token in tokens:
+            made = evidence.made.get(token)
+            if made is None or made["new_owner_id"] != line["engine"]:
+                story = f"{line['engine']} was told of a claim that was none: {token}"
+                yield Violation(6, "what is told counts", story, places(line, made))
+
+
 # --- 3. one holder ----------------------------------------------------------------
 
 
@@ -371,6 +430,8 @@ RULES = (
     left_over,
     overwritten,
     early,
+    from_heads,
+    claims_told,
     forks,
     taken_from_the_living,
     two_at_work,

@@ -16,7 +16,7 @@ from tests.chaos import engine_faults, history, slots
 from tests.chaos.database import Database
 from tests.chaos.faults import Fault, Kind
 from tests.chaos.nemesis import Nemesis, schedule
-from tests.chaos.profile import TIMES, USUAL, Profile
+from tests.chaos.profile import PAGE, TIMES, USUAL, Profile
 
 SETTLED = 90.0
 """Seconds that a quiet end may last before what is left over counts as lost."""
@@ -114,7 +114,11 @@ class Run:
                 state = self.folder / f"state-{number}"
                 state.mkdir()
                 options["state_directory"] = str(state)
+            page = PAGE if number in self.with_small_pages else None
+            if page:
+                options["batch_size"] = page
             todo = {
+                "page": page,
                 "seed": self.orders.seed,
                 "rate": profile.rate,
                 "taste": dict(profile.taste),
@@ -133,6 +137,11 @@ class Run:
     def remembering(self) -> list[int]:
         """The slots in which each engine goes on from what the one before observed."""
         return list(range(0, self.orders.engines, 2))
+
+    @property
+    def with_small_pages(self) -> list[int]:
+        """The slots in which a few deadlines are a long line."""
+        return list(range(1, self.orders.engines, 2))
 
     def _kinds(self) -> dict[str, Kind]:
         every = {**engine_faults.kinds(self.slots), **self.database.faults()}

@@ -23,6 +23,10 @@ def verdict(
     """Everything that a program wants to know of a run."""
     orders = run.orders
     fences = [line for line in lines if line["what"] == "fence"]
+    heads = Counter[str]()
+    for line in lines:
+        if line["what"] == "claimed" and line["how"] == "head":
+            heads[line["line"]] += len(line["tokens"] or ())
     return {
         "operations": checker.operations(lines),
         "faults": dict(sorted(run.faults.items())),
@@ -41,6 +45,7 @@ def verdict(
         "engines": orders.engines,
         "incarnations": sum(line["what"] == "started" for line in lines),
         "fences": sum(line.get("answer") is True for line in fences),
+        "from heads": {line: heads[line] for line in ("own", "nobodys")},
         "database": run.database.label,
         "versions": {**run.versions, **machine()},
         "commit": _commit(),
@@ -69,6 +74,7 @@ def table(found: dict[str, Any]) -> str:
         ("operations", found["operations"]),
         ("engines", f"{found['engines']}, {found['incarnations']} incarnations"),
         ("fences", f"{found['fences']}, {found['inherited']} by what was inherited"),
+        ("from heads", ", ".join(f"{n} {k}" for k, n in found["from heads"].items())),
         ("duration", f"{found['duration']:g} s"),
         ("database", ", ".join(f"{k} {v}" for k, v in found["versions"].items())),
     ]

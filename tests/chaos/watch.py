@@ -15,6 +15,7 @@ from liveness.db.arming import NewDeadline
 from liveness.db.claims import Claims
 from liveness.db.deadlines import Deadlines
 from liveness.db.engines import Engines
+from liveness.db.heads import Heads
 from tests.chaos.history import note, now
 
 
@@ -32,6 +33,7 @@ def install() -> None:
     for name in ("claim_own", "claim_overdue", "claim_orphans", "adopt_orphans"):
         _around(Claims, name, functools.partial(_claiming, name))
     _around(Claims, "chain", _chaining)
+    _around(Heads, "claim", _heading)
     _around(Claims, "adopt_lost", functools.partial(_claiming, "adopt_lost"))
     _around(Claims, "park", _parking)
 
@@ -142,6 +144,29 @@ def _chaining(call: Any, me: str, done: Any, again: bool, found: Any) -> Any:
         return answer[0]
 
     _completing(settle, done, again)
+    return tuple(answer)
+
+
+def _heading(call: Any, ask: Any, done: Any = (), again: bool = False) -> Any:
+    """A claim from the head of a line: of what rows, is known when it is answered."""
+    asked = {"engine": ask.me, "how": "head", "line": ask.line.name.lower()}
+    asked |= {"kinds": list(ask.kinds), "limit": ask.limit}
+    answer: list[Any] = []
+
+    def claim() -> Any:
+        note("heading", **asked)
+        try:
+            answer.extend(call())
+        except BaseException as error:
+            note("claimed", **asked, tokens=None, error=type(error).__name__)
+            raise
+        note("claimed", **asked, tokens=[value.token for value in answer[1]])
+        return answer[0]
+
+    if done:
+        _completing(claim, done, again)
+    else:
+        claim()
     return tuple(answer)
 
 

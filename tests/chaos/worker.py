@@ -20,7 +20,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from liveness import Liveness, Settings
+from liveness import Liveness, Settings, sweep
 from liveness.exceptions import LivenessError
 from liveness.identity import Identity
 from tests.chaos import history, kinds, mutants, watch
@@ -39,6 +39,8 @@ def main() -> int:
     history.begin(todo["history"], slot=todo["slot"])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     _live_on(todo["machine"])
+    if todo["page"]:
+        sweep.PAGE = sweep.OWN_PAGE = todo["page"]
     mutants.plant(todo.get("mutant"))
     watch.install()
     rng = random.Random(f"{todo['seed']} {todo['slot']} {todo['start']}")

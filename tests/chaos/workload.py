@@ -19,10 +19,14 @@ import sqlalchemy as sa
 from oslo_db import exception as db_exc
 
 from liveness import Arm, Deadline, Liveness
+from liveness.clock import Clock
+from liveness.db.arming import NewDeadline
+from liveness.db.deadlines import Deadlines
+from liveness.db.rows import dump_payload, new_token
 from liveness.exceptions import DatabaseError, LivenessError, StaleDeadline
 from tests.chaos.history import note, now
 from tests.chaos.journal import NOW
-from tests.chaos.kinds import effects, facts
+from tests.chaos.kinds import MAX_ATTEMPTS, effects, facts
 
 AWAY = (sa.exc.SQLAlchemyError, db_exc.DBError, OSError)
 
@@ -60,6 +64,7 @@ class Workload:
         self._rng = random.Random(f"{todo['seed']} {name}")
         self._values: list[Deadline] = []
         self._old: list[Deadline] = []
+        self._deadlines = Deadlines(Clock())
         self._numbers = iter(range(1 << 30))
         self._stopping = threading.Event()
         self._threads = [threading.Thread(target=self._arms, daemon=True)] + [
@@ -172,6 +177,20 @@ class Workload:
             transaction.commit()
         return {**facts(self._keep(value)), "database": told}
 
+    def leave(self, rng: random.Random) -> dict[str, Any]:
+        """Some that nobody owns, due now: as many drains leave them."""
+        news = []
+        for _ in range(rng.randrange(8, 32)):
+            new = self._new(rng)
+            kind = "timer" if new.kind == "form" else new.kind
+            payload, token = dump_payload(new.payload), new_token()
+            news.append(
+                NewDeadline(kind, new.key, None, 0.0, MAX_ATTEMPTS, payload, token)  # type: ignore[arg-type]
+            )
+        with self._host.begin() as connection:
+            values = self._deadlines.arm_many(connection, news, hosted=True)
+        return {"armed": [facts(value) for value in values]}
+
     def extend(self, rng: random.Random) -> dict[str, Any]:
         value = self._pick(rng)
         if value is None:
@@ -240,6 +259,7 @@ OPERATIONS: dict[str, tuple[int, Callable[[Workload, random.Random], dict]]] = {
     "arm hot": (8, Workload.arm_hot),
     "arm many": (6, Workload.arm_many),
     "hosted": (14, Workload.hosted),
+    "leave": (6, Workload.leave),
     "extend": (10, Workload.extend),
     "disarm": (10, Workload.disarm),
     "misuse": (6, Workload.misuse),
