@@ -4,6 +4,7 @@ them."""
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +12,9 @@ from bench import raw
 from bench.servers import Place
 
 CHUNK = 100_000
+
+FEW, PURGED = 100, 20.0
+"""Transactions whose leavings may stay, and seconds to wait for the others'."""
 
 COLUMNS = (
     "kind, {key}, owner_id, token, arm_token, epoch, state, due_at, expires_at,"
@@ -115,6 +119,20 @@ def analyze(place: Place, cursor: Any) -> None:
         cursor.fetchall()
     else:
         cursor.execute("ANALYZE liveness_deadline")
+
+
+def sweep_up(place: Place) -> None:
+    """Wait until the server has done away with what was deleted: who measures next must
+    not step over it."""
+    if place.database == "postgresql":
+        raw.execute(place.url, "VACUUM liveness_deadline, liveness_event")
+    elif place.database == "mariadb":
+        until = time.monotonic() + PURGED
+        left = "SHOW GLOBAL STATUS LIKE 'Innodb_history_list_length'"
+        while int(raw.execute(place.url, left)[0][1]) > FEW:
+            if time.monotonic() > until:
+                break
+            time.sleep(0.1)
 
 
 def clear(place: Place) -> None:

@@ -121,6 +121,7 @@ def _ours(crew: Crew, engines: Sequence[Worker], mode: str, total: int) -> Run:
     place = crew.place
     ask_all(engines, "hold")
     owners = [engine.engine for engine in engines] if mode == "own" else []
+    rows.sweep_up(place)
     rows.load(place, total, owners, due_in=-1.0)
     used = _server_cpu(place)
     began = ask_all(engines, "go")
@@ -154,6 +155,7 @@ def _bare(
 ) -> Run:
     place = crew.place
     owners = [f"floor-{n:030}" for n in range(len(floors))] if mode == "own" else []
+    rows.sweep_up(place)
     rows.load(place, total, owners, due_in=-1.0)
     used = _server_cpu(place)
     for number, floor in enumerate(floors):
