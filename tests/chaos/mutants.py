@@ -20,6 +20,7 @@ from liveness.clock import Clock
 from liveness.db import claims, completion, deadlines, finding, tables
 from liveness.db.connection import Database
 from liveness.db.engines import Engines
+from liveness.db.heads import Heads
 from liveness.db.rows import among, looked_at
 from liveness.detector import Detector, Run
 from liveness.engine import Running
@@ -46,11 +47,13 @@ LEFT_OVER = (1, "nothing is left over")
 VANISHED = (1, "no row vanishes")
 OVERWRITTEN = (1, "no arm overwrites")
 EARLY = (2, "no claim is early")
+ASKED_FOR = (3, "a claim is asked for")
 ONE_AT_WORK = (3, "one at work")
 UNCLAIMED = (3, "no call without a claim")
 OWNERS = (3, "a claim is its owner's")
 COUNTS = (6, "what is told counts")
 ATTEMPTS = (7, "attempts count at the claim")
+FRESH = (7, "a head is fresh")
 INNOCENT = (7, "no innocent is parked")
 
 
@@ -449,6 +452,90 @@ def takeover_is_an_event() -> None:
 
     Engines.observe = wrong  # type: ignore[method-assign]
     Engines.owners_not_alive = lambda *args: {}  # type: ignore[method-assign]
+
+
+# --- heads of lines -------------------------------------------------------------------
+
+LINES: dict[str, Any] = {
+    "taste": {**CALM, "leave": 80},
+    "rate": 6.0,
+    "engines": 4,
+    "seconds": 12.0,
+}
+
+
+def _head(change: Callable[[Any], None]) -> None:
+    """What is claimed from a head is searched for by a statement that was changed."""
+    head = Heads._head
+
+    def wrong(self: Heads, *args: Any) -> Any:
+        statement = head(self, *args)._generate()
+        change(statement)
+        return statement
+
+    Heads._head = wrong  # type: ignore[method-assign]
+
+
+def _head_without(*names: str) -> None:
+    """Claims from a head do not look at these columns."""
+
+    def looks(clause: Any) -> bool:
+        parts = sa.sql.visitors.iterate(clause)
+        return any(isinstance(p, sa.Column) and p.name in names for p in parts)
+
+    def change(statement: Any) -> None:
+        kept = (each for each in statement._where_criteria if not looks(each))
+        statement._where_criteria = tuple(kept)
+
+    _head(change)
+
+
+@mutant(
+    ASKED_FOR,
+    **LINES,
+)
+def head_without_the_state() -> None:
+    _head_without("state")
+
+
+@mutant(EARLY, **LINES)
+def head_without_the_times() -> None:
+    _head_without("due_at", "expires_at")
+
+
+@mutant(
+    FRESH,
+    **{
+        **LINES,
+        "taste": {"leave": 80, "misbehaving": 0.5, "misbehaviour": {"release": 60}},
+    },
+)
+def head_without_the_attempts() -> None:
+    _head_without("attempts")
+
+
+@mutant(OWNERS, ONE_AT_WORK, ATTEMPTS, ASKED_FOR, **{**LINES, "rate": 12.0})
+def head_without_the_lock() -> None:
+    def change(statement: Any) -> None:
+        statement._for_update_arg = None
+
+    _head(change)
+
+
+@mutant(COUNTS, UNCLAIMED, **LINES)
+def head_keeps_the_token() -> None:
+    write = Heads._write
+
+    def wrong(self: Heads, ask: Any) -> Any:
+        statement = write(self, ask)._generate()
+        statement._values = {
+            column: value
+            for column, value in statement._values.items()
+            if column is not D.c.token
+        }
+        return statement
+
+    Heads._write = wrong  # type: ignore[method-assign]
 
 
 # --- attempts -----------------------------------------------------------------------

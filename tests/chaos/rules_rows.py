@@ -132,34 +132,39 @@ def from_heads(evidence: Evidence) -> Iterator[Violation]:
         if line["how"] == "head":
             told.update((token, line) for token in line["tokens"] or ())
     for change in evidence.changes:
-        if change["old_state"] != "armed" or change["new_state"] != "claimed":
+        if change["old_state"] == "claimed" or change["new_state"] != "claimed":
             continue
         engine, token = change["new_owner_id"], change["old_token"]
         by_key = evidence.intent(token, engine, "claiming")
         if by_key and change["new_token"] not in told:
             continue
-        for number, rule, what in _wrong_from_head(evidence, change, asked):
-            story = f"{name(change)} was claimed by {engine}, {what}"
-            where = places(told.get(change["new_token"]), change)
-            yield Violation(number, rule, story, where)
+        where = places(told.get(change["new_token"]), change)
+        yield from _wrong_from_head(evidence, change, asked, where)
 
 
 def _wrong_from_head(
-    evidence: Evidence, change: Change, asked: dict[tuple[str, str], set[str]]
-) -> Iterator[tuple[int, str, str]]:
+    evidence: Evidence,
+    change: Change,
+    asked: dict[tuple[str, str], set[str]],
+    where: tuple[str, ...],
+) -> Iterator[Violation]:
     engine, owner = change["new_owner_id"], change["old_owner_id"]
     line = "nobodys" if owner is None else "own"
+    story = f"{name(change)}, {change['old_state']} by {owner}, was claimed by {engine}"
     if owner not in (None, engine) or (engine, line) not in asked:
-        yield 3, "a claim is asked for", f"which had not said so (it was {owner}'s)"
+        yield Violation(3, "a claim is asked for", f"{story}: unasked", where)
         return
-    if owner is None and change["old_kind"] not in asked[engine, line]:
-        yield 3, "a claim is asked for", "which had not asked for that kind"
+    unknown = owner is None and change["old_kind"] not in asked[engine, line]
+    if unknown or change["old_state"] != "armed":
+        yield Violation(3, "a claim is asked for", f"{story}: not for such", where)
     if change["old_attempts"] or change["old_max_attempts"] < 2:
-        yield 7, "a head is fresh", "unseen, though it can kill its engine"
+        yield Violation(7, "a head is fresh", f"{story}: it had to be chosen", where)
     times = ["old_due_at"] if owner else ["old_due_at", "old_expires_at"]
     early_by = max(change[time] for time in times) - change["at"] - evidence.spread
     if early_by > TICK:
-        yield 2, "no claim is early", f"{early_by:.6f} s before its time"
+        yield Violation(
+            2, "no claim is early", f"{story} {early_by:.6f} s early", where
+        )
 
 
 def claims_told(evidence: Evidence) -> Iterator[Violation]:

@@ -121,6 +121,24 @@ class Story:
         self.line(at, "claimed", **asked, tokens=[self.rows[key]["token"]])
         self.line(at, "called", **self.facts(key))
 
+    def head(self, key: str, engine: str, at: float, **facts: Any) -> None:
+        """The same, from the head of the line that it is in."""
+        old = self.rows[key]
+        line = "own" if old["owner_id"] else "nobodys"
+        asked = {"engine": engine, "how": "head", "line": line}
+        asked |= {"kinds": ["timer"], "limit": 2, **facts}
+        self.line(at, "heading", **asked)
+        self.write(
+            key,
+            at,
+            owner_id=engine,
+            state="claimed",
+            epoch=old["epoch"] + 1,
+            attempts=old["attempts"] + 1,
+        )
+        self.line(at, "claimed", **asked, tokens=[self.rows[key]["token"]])
+        self.line(at, "called", **self.facts(key))
+
     def effect(self, key: str, at: float, **facts: Any) -> None:
         self.line(at, "effect", **{**self.facts(key), "asked": at, **facts})
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.story import Story, fired
+from tests.chaos.story import EPOCH, Story, fired
 
 GOOD: set[tuple[int, str]] = set()
 
@@ -498,3 +498,81 @@ def test_an_innocent_one_that_was_there_when_another_killed(
     story.write("k", 8, state="parked", owner_id=None, last_error=reason)
     guilty = own or not told
     assert story.judged() == (GOOD if guilty else {(7, "no innocent is parked")})
+
+
+# --- claims from heads ----------------------------------------------------------------
+
+
+def left(story: Story, **facts: Any) -> None:
+    """One that nobody owns, due at 5."""
+    story.arm("k", "a", 4, due=5)
+    story.write("k", 4, owner_id=None)
+    story.line(4, "handing back", engine="a")
+    story.rows["k"].update(facts)
+
+
+def done(story: Story, at: float) -> None:
+    story.answer("k", at)
+    story.settle("k", at)
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("told", [False, True])
+def test_a_claim_from_a_head_is_good(story: Story, own: bool, told: bool):
+    if own:
+        story.arm("k", "a", 4, due=5)
+    else:
+        left(story)
+    story.head("k", "a", 5)
+    done(story, 6)
+    if not told:
+        story.lines = [line for line in story.lines if line["what"] != "claimed"]
+    assert story.judged() == GOOD
+
+
+@pytest.mark.parametrize("told", [False, True])
+@pytest.mark.parametrize(
+    ("facts", "broken"),
+    [
+        ({"due_at": EPOCH + 5.1}, (2, "no claim is early")),
+        ({"expires_at": EPOCH + 5.1}, (2, "no claim is early")),
+        ({"attempts": 1}, (7, "a head is fresh")),
+        ({"max_attempts": 1}, (7, "a head is fresh")),
+        ({"kind": "form"}, (3, "a claim is asked for")),
+        ({"state": "parked"}, (3, "a claim is asked for")),
+        ({"owner_id": "b"}, (3, "a claim is asked for")),
+    ],
+)
+def test_a_claim_from_a_head_that_should_not_be(
+    story: Story, facts: dict[str, Any], broken: tuple[int, str], told: bool
+):
+    left(story, **facts)
+    story.head("k", "a", 5)
+    done(story, 6)
+    if not told:
+        story.lines = [line for line in story.lines if line["what"] != "claimed"]
+    assert broken in story.judged()
+
+
+def test_a_claim_that_nobody_asked_for(story: Story):
+    left(story)
+    story.head("k", "a", 5)
+    done(story, 6)
+    story.lines = [line for line in story.lines if line["what"] != "heading"]
+    assert story.judged() == {(3, "a claim is asked for")}
+
+
+def test_a_claim_from_a_head_that_was_told_and_none(story: Story):
+    left(story)
+    story.head("k", "a", 5)
+    done(story, 6)
+    asked = {"how": "head", "line": "nobodys", "limit": 2, "kinds": ["timer"]}
+    story.line(6, "claimed", engine="a", **asked, tokens=[7])
+    assert story.judged() == {(6, "what is told counts")}
+
+
+def test_more_from_a_head_than_was_asked_for(story: Story):
+    left(story)
+    story.head("k", "a", 5, limit=0)
+    done(story, 6)
+    assert story.judged() == {(6, "no more than asked for")}

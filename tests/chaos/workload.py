@@ -178,14 +178,15 @@ class Workload:
         return {**facts(self._keep(value)), "database": told}
 
     def leave(self, rng: random.Random) -> dict[str, Any]:
-        """Some that nobody owns, due now: as many drains leave them."""
+        """Some that nobody owns, most of them due now: as many drains leave them."""
         news = []
         for _ in range(rng.randrange(8, 32)):
             new = self._new(rng)
-            kind = "timer" if new.kind == "form" else new.kind
+            due = rng.choice((0.0, 0.0, 0.0, rng.uniform(0.2, 2.0)))
+            kind = "timer" if new.kind == "form" and due == 0.0 else new.kind
             payload, token = dump_payload(new.payload), new_token()
             news.append(
-                NewDeadline(kind, new.key, None, 0.0, MAX_ATTEMPTS, payload, token)  # type: ignore[arg-type]
+                NewDeadline(kind, new.key, None, due, MAX_ATTEMPTS, payload, token)  # type: ignore[arg-type]
             )
         with self._host.begin() as connection:
             values = self._deadlines.arm_many(connection, news, hosted=True)

@@ -16,6 +16,7 @@ from liveness import Arm, Deadline, Handler, Liveness, WhenOrphaned
 from liveness.db import tables
 from liveness.db.claims import Claims
 from liveness.db.deadlines import Deadlines
+from liveness.db.heads import Heads
 from liveness.exceptions import (
     DatabaseError,
     Fenced,
@@ -81,7 +82,7 @@ def watch_settlements(pen: Pen) -> None:
     """Write down what the database said to every ending of a deadline by this
     process, whichever of its engines sent it."""
     complete, move = Deadlines.complete, Deadlines.move
-    chain = Claims.chain
+    chain, head = Claims.chain, Heads.claim
 
     def watched_complete(
         self: Deadlines, connection: Any, deadlines: Any, again: bool = False
@@ -96,6 +97,15 @@ def watch_settlements(pen: Pen) -> None:
         self: Claims, connection: Any, me: str, done: Any, again: bool, found: Any
     ) -> Any:
         stale, claimed = chain(self, connection, me, done, again, found)
+        for deadline in done:
+            what = "stale" if deadline.id in stale else "ended"
+            pen.note(what, deadline.owner_id or "", promise_of(deadline))
+        return stale, claimed
+
+    def watched_head(
+        self: Heads, connection: Any, ask: Any, done: Any = (), again: bool = False
+    ) -> Any:
+        stale, claimed = head(self, connection, ask, done, again)
         for deadline in done:
             what = "stale" if deadline.id in stale else "ended"
             pen.note(what, deadline.owner_id or "", promise_of(deadline))
@@ -118,6 +128,7 @@ def watch_settlements(pen: Pen) -> None:
 
     Deadlines.complete = watched_complete  # type: ignore[method-assign]
     Claims.chain = watched_chain  # type: ignore[method-assign]
+    Heads.claim = watched_head  # type: ignore[method-assign]
     Deadlines.move = watched_move  # type: ignore[method-assign]
 
 

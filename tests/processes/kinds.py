@@ -11,6 +11,7 @@ from typing import Any
 from liveness import Deadline, Handler, Liveness, WhenOrphaned
 from liveness.db.claims import Claims
 from liveness.db.deadlines import Deadlines
+from liveness.db.heads import Heads
 from liveness.exceptions import LivenessError
 from tests.processes.journal import note, now
 
@@ -112,7 +113,7 @@ class Action(Timer):
 def watch_settlements() -> None:
     """Write down what the database said to every settlement of this process."""
     complete, move = Deadlines.complete, Deadlines.move
-    chain = Claims.chain
+    chain, head = Claims.chain, Heads.claim
 
     def watched_complete(
         self: Deadlines, connection: Any, deadlines: Any, again: bool = False
@@ -130,6 +131,14 @@ def watch_settlements() -> None:
             note("stale" if deadline.id in stale else "settled", **facts(deadline))
         return stale, claimed
 
+    def watched_head(
+        self: Heads, connection: Any, ask: Any, done: Any = (), again: bool = False
+    ) -> Any:
+        stale, claimed = head(self, connection, ask, done, again)
+        for deadline in done:
+            note("stale" if deadline.id in stale else "settled", **facts(deadline))
+        return stale, claimed
+
     def watched_move(
         self: Deadlines, connection: Any, deadline: Deadline, token: int, **values: Any
     ) -> bool:
@@ -140,6 +149,7 @@ def watch_settlements() -> None:
 
     Deadlines.complete = watched_complete  # type: ignore[method-assign]
     Claims.chain = watched_chain  # type: ignore[method-assign]
+    Heads.claim = watched_head  # type: ignore[method-assign]
     Deadlines.move = watched_move  # type: ignore[method-assign]
 
 
