@@ -528,11 +528,8 @@ def head_keeps_the_token() -> None:
 
     def wrong(self: Heads, ask: Any) -> Any:
         statement = write(self, ask)._generate()
-        statement._values = {
-            column: value
-            for column, value in statement._values.items()
-            if column is not D.c.token
-        }
+        values = statement._values.items()
+        statement._values = {name: value for name, value in values if name != "token"}
         return statement
 
     Heads._write = wrong  # type: ignore[method-assign]

@@ -21,6 +21,9 @@ from liveness.db.connection import (
     retrying,
     transaction,
 )
+from liveness.db.events import EventLog
+from liveness.db.heads import Ask, Heads, Line
+from liveness.events import Event, What
 from liveness.model import DeadlineState
 from tests.fleet import Driven, Recorder
 from tests.store.conftest import ME, Store, engine_value
@@ -122,6 +125,66 @@ def test_a_chain_whose_answer_was_lost_did_both(store, proxy, far):
         assert far.deadlines.complete(connection, [done], again=True) == set()
         (held,) = far.claims.adopt_lost(connection, ME, [found])
     assert held.attempts == 1
+
+
+LINES = pytest.mark.parametrize("line", list(Line), ids=["own", "nobodys"])
+
+
+def head(store: Store, line: Line, done, again: bool = False):
+    """Complete what is done and claim one, with an event."""
+    told = Event(What.EXPIRED, ME)
+    heads = Heads(store.clock, EventLog(store.clock))
+    with store.connect() as connection:
+        ask = Ask(ME, line, ("timer",), 1, told)
+        return heads.claim(connection, ask, done, again)
+
+
+def in_line(store: Store, line: Line, key: str):
+    value = store.arm(key)
+    if line is Line.NOBODYS:
+        store.set_row(value, owner_id=None)
+    return store.row(key)
+
+
+@LINES
+def test_a_claim_from_a_head_whose_answer_was_lost_did_both(store, proxy, far, line):
+    mark = b"WITH " if far.backend == "postgresql" else b"COMMIT"
+    done = store.claimed("done")
+    in_line(store, line, "due"), in_line(store, line, "next")
+    with far.connect():
+        pass  # which may commit as well
+    with lost(proxy, mark):
+        head(far, line, [done])
+    assert store.find("done") is None
+    row = store.row("due")
+    assert (row.owner_id, row.state, row.attempts) == (ME, CLAIMED, 1)
+    assert store.row("next").state == ARMED
+    (found,) = far.find_work().held
+    with far.connect() as connection:
+        (held,) = far.claims.adopt_lost(connection, ME, [found])
+    assert (held.key, held.attempts) == ("due", 1)
+    stale, claimed = head(far, line, [done], again=True)  # as it is sent again
+    assert stale == set()
+    assert [value.key for value in claimed] == ["next"]
+
+
+@LINES
+def test_a_claim_from_a_head_that_never_arrived_did_neither(store, proxy, far, line):
+    """Not even what arrived of it."""
+    done, due = store.claimed("done"), in_line(store, line, "due")
+    statement = "WITH " if far.backend == "postgresql" else "COMMIT"
+
+    def cut(connection, cursor, text, *rest):
+        if text.startswith(statement):
+            proxy.cut()
+
+    sa.event.listen(far.pool, "before_cursor_execute", cut)
+    with pytest.raises(Exception) as caught:
+        head(far, line, [done])
+    sa.event.remove(far.pool, "before_cursor_execute", cut)
+    assert is_passing(caught.value)
+    assert [store.row("done"), store.row("due")] == [done, due]
+    assert [value.key for value in far.find_work().held] == ["done"]
 
 
 def test_a_claim_that_never_arrived_is_not_held(store, proxy, far):

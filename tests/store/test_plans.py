@@ -13,7 +13,10 @@ import sqlalchemy as sa
 
 from liveness.clock import Clock
 from liveness.db import migration, tables
+from liveness.db.events import EventLog
 from liveness.db.finding import FIRST, Finder, Scope
+from liveness.db.heads import Ask, Heads, Line
+from liveness.events import Event, What
 from tests.store.conftest import Store, engine_value
 from tests.store.plans import Explainer
 
@@ -415,6 +418,38 @@ def test_a_chain_goes_by_primary_key(store, plan, count):
     stale, claimed = plan.run(lambda c: store.claims.chain(c, ME, done, False, found))
     assert (stale, len(claimed)) == (set(), count)
     by_key_only(plan, DEADLINE, 2 * count)
+
+
+@pytest.mark.parametrize("count", [1, LIMIT])
+@pytest.mark.parametrize("line", list(Line), ids=["own", "nobodys"])
+def test_a_head_is_read_by_owner_and_written_by_primary_key(store, plan, line, count):
+    """Among thousands that others have, are parked or not due, and behind what its
+    batches have left."""
+    me, heads = "head", Heads(store.clock, EventLog(store.clock))
+    news = [new(store)._replace(owner_id=me) for _ in range(3 * count)]
+    later = [new(store, 3600.0)._replace(owner_id=me) for _ in range(500)]
+    done = store.arm_many(*news)[:count]
+    store.arm_many(*later)
+    told = Event(What.EXPIRED, me)
+    ask = Ask(me, line, ("timer",), count, told)
+    with store.connect() as connection:
+        done = store.claims.claim_own(connection, me, done)
+        if line is Line.NOBODYS:
+            rest = sa.and_(D.c.owner_id == me, D.c.state == "armed")
+            connection.execute(sa.update(D).where(rest).values(owner_id=None))
+    stale, claimed = plan.run(lambda c: heads.claim(c, ask, done))
+    assert (stale, len(claimed)) == (set(), count)
+    assert not plan.sorts, plan
+    found = [a for a in plan.of(DEADLINE) if a.index not in PRIMARY]
+    assert [access.index for access in found] == [BY_OWNER], plan
+    assert not any(access.whole for access in plan.of(DEADLINE)), plan
+    written = [a for a in plan.of(DEADLINE) if a.index in PRIMARY]
+    assert all(access.rows <= count for access in written), plan
+    # Found, written, gone and told; MariaDB counts some of it twice.
+    assert plan.rows_read <= 8 * count + 20, plan
+    with store.connect() as connection:
+        mine = D.c.key.in_([each.key for each in [*news, *later]])
+        connection.execute(sa.delete(D).where(mine))
 
 
 def test_moving_and_extending_go_by_primary_key(store, plan):
