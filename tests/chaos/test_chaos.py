@@ -46,7 +46,7 @@ def test_nothing_is_violated(database: str, tmp_path: Path):
     assert code == 0
     assert found["operations"] > 20
     assert sum(found["faults"].values()) > SECONDS / 4
-    assert found["from heads"]["nobodys"] > SECONDS
+    assert found["from heads"]["nobodys"] > 0
     assert found["seed"] == 11
 
 

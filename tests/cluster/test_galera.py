@@ -20,6 +20,8 @@ from oslo_db import exception as db_exc
 from liveness.clock import Clock
 from liveness.db import tables
 from liveness.db.connection import is_database_error, is_passing, one_line, transaction
+from liveness.db.events import EventLog
+from liveness.db.heads import Ask, Heads, Line
 from liveness.model import DeadlineState, EngineState
 from tests.cluster.conftest import LONG, NAME, needs_clocks
 from tests.fleet import Driven, Recorder
@@ -170,6 +172,52 @@ def test_a_chain_that_lost_while_it_was_being_committed_does_the_rest(
             did_the_rest(stores, batches, won, outcome.result(30))
     assert galera[0].conflicts() > lost
     one.close()
+
+
+def head(
+    store: Store, me: str, limit: int, done: Any = ()
+) -> tuple[set[int], list[Any]]:
+    heads = Heads(store.clock, EventLog(store.clock))
+    with store.connect() as connection:
+        ask = Ask(me, Line.NOBODYS, ("timer",), limit)
+        return heads.claim(connection, ask, done)
+
+
+@pytest.mark.parametrize("mark", ["UPDATE", "COMMIT"])
+def test_a_head_that_lost_completes_what_was_done_and_claims_the_next(
+    stores, galera, batches, mark
+):
+    """Both nodes begin at one head, and neither sees the other's locks."""
+    one, two, _ = stores
+    done, due = batches
+    for value in due:
+        one.set_row(value, owner_id=None)
+    lost = galera[0].conflicts()
+    with Stopped(one.pool, mark, lambda: head(one, ME, 3, done)) as stopped:
+        _, won = head(two, "two", 1)
+        stale, claimed = stopped.go_on()
+    assert galera[0].conflicts() > lost
+    assert stale == set()
+    assert [value.key for value in won] == ["due0"]
+    assert [value.key for value in claimed] == ["due1", "due2"]
+    for store in stores:
+        assert store.keys() == ["due0", "due1", "due2"]
+        rows = [store.row(value.key) for value in [*won, *claimed]]
+        assert [row.token for row in rows] == [v.token for v in [*won, *claimed]]
+        assert [(row.epoch, row.attempts) for row in rows] == [(2, 1)] * 3
+
+
+def test_a_head_with_nothing_done_says_that_it_lost(stores):
+    """Whoever asked rests then, and goes by pages."""
+    one, two, _ = stores
+    (value,) = one.arm_many(one.new("due"))
+    one.set_row(value, owner_id=None)
+    with Stopped(one.pool, "COMMIT", lambda: head(one, ME, 3)) as stopped:
+        _, won = head(two, "two", 3)
+        with pytest.raises(db_exc.DBDeadlock):
+            stopped.go_on()
+    row = one.row("due")
+    assert (row.owner_id, row.token, row.attempts) == ("two", won[0].token, 1)
 
 
 @pytest.mark.parametrize("first", ["beat", "fence"])
