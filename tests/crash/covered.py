@@ -10,9 +10,10 @@ from liveness.db.claims import Claims
 from liveness.db.deadlines import Deadlines
 from liveness.db.engines import Engines
 from liveness.db.events import EventLog
+from liveness.db.heads import Heads
 from tests.crash.operations import Tell
 
-CLASSES = (Claims, Deadlines, Engines, EventLog)
+CLASSES = (Claims, Deadlines, Engines, EventLog, Heads)
 
 READS = {
     "Deadlines.armed",
@@ -26,12 +27,11 @@ READS = {
     "Engines.observe",
     "Engines.owners_not_alive",
     "Engines.server_start",
+    "EventLog.copied",
     "EventLog.newest_first",
+    "Heads.serve",
 }
 """These change nothing: a process may die at them all day long."""
-
-IN_A_CLAIM = {"EventLog.add_alike"}
-"""Called where a claim is a transaction, which it is not on SQLite."""
 
 
 def methods() -> set[str]:

@@ -323,6 +323,26 @@ def take_what_is_overdue(doomed: Doomed, tell: Tell) -> Iterator[None]:
 
 
 @operation
+def claim_from_the_head_of_a_line(doomed: Doomed, tell: Tell) -> Iterator[None]:
+    engine = doomed.engine(batch_size=2)
+    engine.turn()
+    for key in "klm":
+        doomed.arm(engine, key, due=1)
+    with engine.connect() as connection:
+        connection.execute(sa.update(D).values(owner_id=None))
+    engine.parts._agenda.__init__()
+    doomed.clock.advance(1)
+    engine.parts.loop._backlog.nobodys = True
+    yield
+    for _ in range(4):
+        engine.parts.loop.turn()
+        wait_until(lambda: not engine.unanswered)
+    if not engine.parts._settler.pending:
+        for key in doomed.timer.keys:
+            tell(f"over {key}")
+
+
+@operation
 def hold_a_claim_whose_answer_was_lost(doomed: Doomed, tell: Tell) -> Iterator[None]:
     engine = doomed.engine()
     doomed.arm(engine, "k", due=1)

@@ -212,8 +212,8 @@ def test_of_two_that_were_claimed_before_only_one_is_held(fleet):
     slow(fleet, engine, "claim_orphans", each=0.004)
     engine.parts._sweep._claiming.took(8, 8 * 0.004)
     held = []
-    engine.parts.runner.run = lambda values: held.extend(values)
-    engine.parts.runner.at_work = lambda: held
+    engine.parts.runner.run = lambda values, punctual=False: held.extend(values)
+    engine.parts.runner.notable = lambda: held
     engine.turn()
     assert sum(value.attempts > 1 for value in held) == 1
     assert "own" in [value.key for value in held]

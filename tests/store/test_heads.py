@@ -461,8 +461,10 @@ def no_history(store, server):
         if server is not None:
             server.admin(sql, database)
             return
-        with store.connect() as connection:
+        # A new connection: SQLite looks a column up in the schema as that one knows it.
+        with store.host() as connection:
             connection.exec_driver_sql(sql)
+            connection.commit()
 
     @contextlib.contextmanager
     def refusing():
