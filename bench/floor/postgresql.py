@@ -18,6 +18,12 @@ class PostgreSQLFloor(Floor):
     now = "timezone('utc', statement_timestamp())"
     due = "timezone('utc', statement_timestamp()) + %s * INTERVAL '1 second'"
 
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        # Or a table that was just vacuumed is read through for each batch.
+        for name in ("enable_seqscan", "enable_bitmapscan", "enable_sort", "jit"):
+            self.cursor.execute(f"SET {name} = off")
+
     def arm(self, key: str, due_in: float = 86400.0) -> int:
         statement = f"{self._insert}{self._row} RETURNING id"
         self.cursor.execute(statement, self._values(key, due_in), prepare=True)
