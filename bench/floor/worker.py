@@ -13,7 +13,6 @@ from bench.floor import floor_on
 from bench.worker import cpu, say, serve
 from tests.processes.program import die_with_parent
 
-
 TRIES = 3
 """Searches that find nothing, before there is nothing."""
 
@@ -27,7 +26,7 @@ class Commands:
         began, used, count, empty = time.time(), cpu(), 0, 0
         ended, spent = began, 0.0
         done: list[int] = []
-        # Another's short search may have locked one row more than it took, for a moment.
+        # Another's short search may lock one row more than it takes, for a moment.
         while empty < TRIES:
             ids = self._floor.chain(done, batch, owner)
             count += len(ids)
