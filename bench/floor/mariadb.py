@@ -6,7 +6,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+import pymysql
+
 from bench.floor.base import Floor, listed
+
+DEADLOCK = 1213
+"""A search that comes short has locked the entry behind its range: another's."""
 
 FIRST = datetime(1970, 1, 1)  # noqa: DTZ001 -- as the driver gives them out
 
@@ -20,6 +25,15 @@ class MariaDBFloor(Floor):
     _watermark = FIRST
 
     def chain(self, done: Sequence[int], limit: int, owner: str | None) -> list[int]:
+        while True:
+            try:
+                return self._chain(done, limit, owner)
+            except pymysql.err.OperationalError as error:
+                if error.args[0] != DEADLOCK:
+                    raise  # else nothing was done
+                self.cursor.execute("ROLLBACK")
+
+    def _chain(self, done: Sequence[int], limit: int, owner: str | None) -> list[int]:
         cursor = self.cursor
         cursor.execute("BEGIN")
         if done:
