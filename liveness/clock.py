@@ -29,6 +29,12 @@ class _SqliteDateTime(sqlite.DATETIME):
         read: Any = super().result_processor(dialect, coltype)
 
         def read_any(value: Any) -> datetime | None:
+            if type(value) is str:
+                # (To give a datetime its zone afterwards costs ten times as much.)
+                try:
+                    return datetime.fromisoformat(f"{value}+00:00")
+                except ValueError:
+                    pass
             try:
                 found: datetime | None = read(value)
                 return found
@@ -64,11 +70,11 @@ class UtcDateTime(sa.types.TypeDecorator[datetime]):
         read = self.impl_instance.result_processor(dialect, coltype)
 
         def process(value: Any) -> datetime | None:
-            if value.__class__ is datetime:  # of a driver that reads them itself
-                found: datetime = value.replace(tzinfo=UTC)
-                return found
-            if read is not None:
+            if read is not None and value.__class__ is not datetime:
                 value = read(value)
+            if value.__class__ is datetime and value.tzinfo is UTC:
+                found: datetime = value  # of a driver, or of SQLite, read as UTC
+                return found
             if value is None:
                 return None
             if not isinstance(value, datetime):  # MySQL's 0000-00-00, a text to PyMySQL

@@ -1,7 +1,8 @@
-"""Timestamps that PostgreSQL knows and Python does not.
+"""Timestamps read as UTC, those that PostgreSQL knows and Python does not included.
 
 One row that says ``infinity``, or a year of five digits, would otherwise be an error
-of every statement that reads it, and nothing else would be found either.
+of every statement that reads it, and nothing else would be found either. And to give a
+datetime its zone afterwards costs ten times as much as to read it with one.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from typing import Any
 import psycopg
 from psycopg.adapt import Loader
 
+TEXT = psycopg.pq.Format.TEXT
+
 
 def bound(connection: psycopg.Connection[Any]) -> None:
-    """Afterwards ``connection`` reads such timestamps as the last, or the first, that
-    Python knows."""
+    """Afterwards ``connection`` reads timestamps as UTC, and such ones as the last, or
+    the first, that Python knows."""
     oid = psycopg.adapters.types["timestamp"].oid
     for form in psycopg.pq.Format:
         loader = connection.adapters.get_loader(oid, form)
@@ -35,6 +38,11 @@ def _bounded(loader: Any) -> type[Loader]:
             self._load = loader(oid, context).load
 
         def load(self, data: Any) -> datetime:
+            if self.format == TEXT:
+                try:
+                    return datetime.fromisoformat(f"{str(data, 'ascii')}+00:00")
+                except ValueError:
+                    pass  # or another DateStyle
             try:
                 moment: datetime = self._load(data)
             except psycopg.DataError:

@@ -1,5 +1,6 @@
-"""Timestamps read by Python's own parser: PyMySQL's costs twenty times as much, which
-is most of what it costs to read an engine or a deadline."""
+"""Timestamps read by Python's own parser, as UTC: PyMySQL's costs twenty times as much,
+which is most of what it costs to read an engine or a deadline; and to give a datetime
+its zone afterwards costs ten times as much."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from pymysql.constants import FIELD_TYPE
 
 def _read(text: str) -> Any:
     try:
-        return datetime.fromisoformat(text)
+        return datetime.fromisoformat(f"{text}+00:00")
     except ValueError:  # MySQL's 0000-00-00
         return converters.convert_datetime(text)
 
