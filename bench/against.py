@@ -127,7 +127,7 @@ def _own(context: Context, processes: int) -> tuple[throughput.Run, throughput.R
     count = max(size.count, 4 * BATCH * processes)
     with context.servers.place("postgresql") as place, crew_on(place) as crew:
         floors = crew.floors(processes)
-        engines = crew.engines(processes, batch_size=BATCH)
+        engines = crew.engines(processes, does="nothing", batch_size=BATCH)
         rows.clear_deadlines(place)
         bare = throughput._bare(crew, floors, "anybody's", count, BATCH)
         own = throughput._ours(crew, engines, "anybody's", count)

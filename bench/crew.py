@@ -105,14 +105,14 @@ class Crew:
         self,
         count: int,
         prefix: Sequence[str] = (),
-        holds: bool = False,
+        does: str = "notes",
         **options: Any,
     ) -> list[Worker]:
         """Start processes with an engine each; they are live when this returns.
-        ``prefix``: the beginning of the command; ``holds``: their handlers do not
-        end."""
+        ``prefix``: the beginning of the command; ``does``: what their handlers do, see
+        :class:`bench.worker.Noop`."""
         options = {"connection": self.place.url, **options}
-        text = json.dumps({"options": options, "holds": holds})
+        text = json.dumps({"options": options, "does": does})
         command = [*prefix, sys.executable, "-m", "bench.worker", text]
         return self._started([command] * count)
 

@@ -70,7 +70,7 @@ def _measure(
     rows.clear(place)
     runs: dict[tuple[str, str], list[Run]] = {}
     with crew_on(place) as crew:
-        engines = crew.engines(processes, batch_size=batch)
+        engines = crew.engines(processes, does="nothing", batch_size=batch)
         floors = crew.floors(processes)
         for number in range(size.rounds):
             for mode in MODES:

@@ -1,6 +1,6 @@
 """One engine in a process of its own, told what to do by lines of JSON on its stdin.
 
-    python -m bench.worker '{"options": {"connection": "sqlite:///x.db"}}'
+    python -m bench.worker '{"options": {"connection": "sqlite:///x"}, "does": "notes"}'
 
 It answers each command with one line of JSON. What happens meanwhile is noted in
 memory, and given out when asked for.
@@ -52,13 +52,15 @@ class Noop(liveness.Handler):
     """Notes that it was called; adopted when it is orphaned."""
 
     kind = "noop"
-    holds = False
-    """Whether the call does not end."""
+    does = "notes"
+    """Or ``nothing``; or ``holds``: the call does not end."""
 
     def expired(self, deadline: liveness.Deadline) -> None:
+        if self.does == "nothing":
+            return
         called = time.time()
         NOTES.calls.append((deadline.key, deadline.due_at.timestamp(), called))
-        if self.holds:
+        if self.does == "holds":
             threading.Event().wait()
 
 
@@ -203,7 +205,7 @@ def main(argv: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     logging.getLogger("liveness").setLevel(logging.CRITICAL)  # the notes tell
     todo = json.loads(argv[0])
-    Noop.holds = todo.get("holds", False)
+    Noop.does = todo["does"]
     watch()
     with liveness.start(handlers=[Noop, Timer, Action], **todo["options"]) as live:
         commands = Commands(live)

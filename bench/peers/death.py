@@ -205,7 +205,7 @@ def _handlers(servers: Servers, count: int) -> Found:
     """This program: jobs that were nobody's, in handlers that do not end."""
     options = {"handler_threads": count, "batch_size": count}
     with servers.place("postgresql") as place, crew_on(place) as crew:
-        (victim,) = crew.engines(1, holds=True, **options)
+        (victim,) = crew.engines(1, does="holds", **options)
         rows.load(place, count, due_in=-1.0)
         until(lambda: len(starts([victim])) >= count, f"{count} jobs are held")
         others = crew.engines(recovery.SURVIVORS)
