@@ -44,13 +44,18 @@ FAILURES = 3
 
 @dataclasses.dataclass(slots=True)
 class Settlement:
-    """One outcome to be written. ``sent``: an earlier try's answer was lost."""
+    """What one statement writes: many ``Done`` of one owner, or one other outcome.
+    ``sent``: an earlier try's answer was lost."""
 
-    value: Deadline
-    outcome: Outcome
-    token: int
+    settled: list[Settled]
+    token: int = 0
     sent: bool = False
     failures: int = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether its outcomes are ``Done``."""
+        return isinstance(self.settled[0][1], Done)
 
 
 class Settler:
@@ -75,21 +80,39 @@ class Settler:
         self._came_round = came_round
         self._lock = threading.Lock()
         self._pending: list[Settlement] = []
+        self._open: Settlement | None = None  # Done, not sent yet: more may join it
         self.on_settled: Callable[[Sequence[Settled]], None] = lambda settled: None
 
-    def add(self, outcomes: Iterable[tuple[Deadline, Outcome]]) -> None:
+    def add(self, outcomes: Iterable[Settled]) -> None:
         """Afterwards the outcomes will be written by the next :meth:`settle`."""
-        settlements = [
-            Settlement(value, outcome, 0 if isinstance(outcome, Done) else new_token())
-            for value, outcome in outcomes
-        ]
+        outcomes = list(outcomes)
+        done = [pair for pair in outcomes if type(pair[1]) is Done]
         with self._lock:
-            self._pending += settlements
+            if len(done) < len(outcomes):
+                self._pending += [
+                    Settlement([pair], new_token())
+                    for pair in outcomes
+                    if type(pair[1]) is not Done
+                ]
+            for owner in {value.owner_id for value, _ in done}:
+                self._join([pair for pair in done if pair[0].owner_id == owner])
+
+    def _join(self, done: list[Settled]) -> None:
+        """Put ``done``, of one owner, into statements of not more than a batch."""
+        last, size = self._open, self.batch_size
+        if last is not None and last.settled[0][0].owner_id == done[0][0].owner_id:
+            room = max(size - len(last.settled), 0)
+            last.settled += done[:room]
+            done = done[room:]
+        for start in range(0, len(done), size):
+            self._open = Settlement(done[start : start + size])
+            self._pending.append(self._open)
 
     @property
     def pending(self) -> int:
         """Number of outcomes not yet known to be written."""
-        return len(self._pending)
+        with self._lock:
+            return sum(len(one.settled) for one in self._pending)
 
     def settle(self, connection: sa.Connection, last: Last | None = None) -> int:
         """Write everything pending; return how many were. On an error the rest stays.
@@ -98,71 +121,61 @@ class Settler:
         :raises Exception: the database's error, after which nothing is lost.
         """
         settled = 0
-        while batch := self._next_batch():
+        while one := self._next():
             try:
-                self._settle(connection, batch, last)
+                self._settle(connection, one, last)
             except Exception as error:
-                self._refused(batch, error)
+                self._refused(one, error)
                 raise
-            settled += len(batch)
+            settled += len(one.settled)
             self._came_round()
         return settled
 
-    def _refused(self, batch: list[Settlement], error: Exception) -> None:
+    def _next(self) -> Settlement | None:
+        """The oldest, which nothing joins any more."""
+        with self._lock:
+            one = self._pending[0] if self._pending else None
+            if one is self._open:
+                self._open = None
+            return one
+
+    def _refused(self, one: Settlement, error: Exception) -> None:
         """An outcome that can never be written must not hold up the others for ever:
         it goes to the end of the line, and after some tries is parked."""
         if not is_about_values(error):
             return
+        one.failures += 1
+        kept = [one]
+        if one.failures >= FAILURES:
+            park = Park(f"its outcome cannot be written: {one_line(error)}")
+            kept = [
+                Settlement([(value, park)], new_token()) for value, _ in one.settled
+            ]
         with self._lock:
-            for settlement in batch:
-                settlement.failures += 1
-                if settlement.failures >= FAILURES:
-                    reason = f"its outcome cannot be written: {one_line(error)}"
-                    settlement.outcome = Park(reason)
-            refused = {id(settlement) for settlement in batch}
-            kept = [s for s in self._pending if id(s) not in refused]
-            self._pending = kept + batch
+            self._pending = [s for s in self._pending if s is not one] + kept
 
     def _settle(
-        self, connection: sa.Connection, batch: list[Settlement], last: Last | None
+        self, connection: sa.Connection, one: Settlement, last: Last | None
     ) -> None:
-        again = batch[0].sent
-        for settlement in batch:
-            settlement.sent = True
-        if isinstance(batch[0].outcome, Done):
-            values = [settlement.value for settlement in batch]
-            stale = None
-            if last is not None and len(batch) == self.pending:
+        again, one.sent = one.sent, True
+        stale = None
+        if one.done:
+            values = [value for value, _ in one.settled]
+            if last is not None and len(self._pending) == 1:
                 stale = last(connection, values, again)
             if stale is None:
                 stale = self._deadlines.complete(connection, values, again=again)
         else:
-            counted = self._write(connection, batch[0])
-            stale = set() if counted else {batch[0].value.id}
-        self._forget(batch, stale)
+            ((value, outcome),) = one.settled
+            counted = self._write(connection, value, outcome, one.token)
+            stale = set() if counted else {value.id}
+        self._forget(one, stale)
 
-    def _next_batch(self) -> list[Settlement]:
-        """The oldest outcome, with others that go in the same statement."""
-        with self._lock:
-            if not self._pending:
-                return []
-            first = self._pending[0]
-            if not isinstance(first.outcome, Done):
-                return [first]
-            sent, owner = first.sent, first.value.owner_id
-            same = [
-                s
-                for s in self._pending
-                if isinstance(s.outcome, Done)
-                and s.sent == sent
-                and s.value.owner_id == owner
-            ]
-            return same[: self.batch_size]
-
-    def _write(self, connection: sa.Connection, settlement: Settlement) -> bool:
+    def _write(
+        self, connection: sa.Connection, value: Deadline, outcome: Outcome, token: int
+    ) -> bool:
         """Write any outcome but Done. False: stale."""
-        value, token = settlement.value, settlement.token
-        outcome = self._or_park(value, settlement.outcome)
+        outcome = self._or_park(value, outcome)
         write = self._deadlines
         match outcome:
             case Rearm(due_in):
@@ -208,26 +221,23 @@ class Settler:
             return Park(f"gave up after attempt {value.attempts}: {outcome.reason}")
         return outcome
 
-    def _forget(self, batch: list[Settlement], stale: set[int]) -> None:
+    def _forget(self, one: Settlement, stale: set[int]) -> None:
         with self._lock:
-            if len(batch) == len(self._pending):
-                self._pending = []
-            else:
-                gone = {id(settlement) for settlement in batch}
-                self._pending = [s for s in self._pending if id(s) not in gone]
-        self._let_go([settlement.value for settlement in batch])
-        counted = [s for s in batch if s.value.id not in stale] if stale else batch
-        for settlement in batch if stale else ():
-            if settlement.value.id in stale:
+            self._pending = [other for other in self._pending if other is not one]
+        self._let_go([value for value, _ in one.settled])
+        settled = one.settled
+        if stale:
+            settled = [pair for pair in settled if pair[0].id not in stale]
+        for value, outcome in one.settled if stale else ():
+            if value.id in stale:
                 LOG.warning(
                     "%s was taken over while it was handled here; its outcome (%s) does"
                     " not count.",
-                    settlement.value,
-                    type(settlement.outcome).__name__,
+                    value,
+                    type(outcome).__name__,
                     event="stale",
                 )
-        settled: list[Settled] = [(s.value, s.outcome) for s in counted]
-        if len(settled) == 1:  # more are all done
+        if not one.done:
             settled = [(v, self._or_park(v, outcome)) for v, outcome in settled]
         if settled:
             self.on_settled(settled)
