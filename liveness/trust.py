@@ -26,6 +26,7 @@ class Trust:
         self._lock = threading.Lock()
         self._renewed = float("-inf")
         self._length = 0.0
+        self._until = float("-inf")  # one number, to be read without the lock
         self._over: str | None = None
         self._dropped = False
         # (sent, answered) of committed beats, for the judgement of others.
@@ -35,6 +36,7 @@ class Trust:
         """A beat sent at ``sent`` was committed: trusted ``seconds`` from then on."""
         with self._lock:
             self._renewed, self._length = sent, seconds
+            self._until = sent + seconds
             self._beats.append((sent, answered))
             while self._beats[0][1] < answered - BEATS_KEPT:
                 self._beats.popleft()
@@ -63,6 +65,7 @@ class Trust:
         """From now on the lease is at most ``seconds``, the running one included."""
         with self._lock:
             self._length = min(self._length, seconds)
+            self._until = self._renewed + self._length
 
     def end(self, reason: str) -> bool:
         """The engine was fenced, for good. True the first time."""
@@ -87,13 +90,16 @@ class Trust:
     @property
     def left(self) -> float:
         """Seconds until the lease lapses; negative since when it has."""
-        with self._lock:
-            return self._renewed + self._length - self._clock.monotonic()
+        return self._until - self._clock.monotonic()
 
     @property
     def good(self) -> bool:
         """True while the engine may act."""
-        return not (self._over or self._dropped) and self.left > 0
+        return self.good_at(self._clock.monotonic())
+
+    def good_at(self, now: float) -> bool:
+        """The same ``now``, on the monotonic clock, for who has just looked at it."""
+        return self._until > now and not (self._over or self._dropped)
 
     def check(self) -> None:
         """Return if the engine may act now.
