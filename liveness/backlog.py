@@ -26,7 +26,9 @@ class Backlog:
     were read ahead. ``nobodys``: whether a page full of nobody's is due.
     """
 
-    def __init__(self, clock: Clock, serve: Callable[[sa.Dialect, Line], bool]) -> None:
+    def __init__(
+        self, clock: Clock, serve: Callable[[sa.Dialect, Line, int], bool]
+    ) -> None:
         """``serve``: see :meth:`liveness.db.heads.Heads.serve`."""
         self._clock = clock
         self._serve = serve
@@ -34,10 +36,11 @@ class Backlog:
         self.nobodys = False
         self._resting_until = float("-inf")
 
-    def may_open(self, line: Line, dialect: sa.Dialect) -> bool:
-        """Whether deadlines may be claimed from the head of that line."""
+    def may_open(self, line: Line, dialect: sa.Dialect, limit: int) -> bool:
+        """Whether deadlines may be claimed from the head of that line, ``limit`` at a
+        time."""
         rests = line is Line.NOBODYS and self._clock.monotonic() < self._resting_until
-        return not rests and self._serve(dialect, line)
+        return not rests and self._serve(dialect, line, limit)
 
     def line(self, now: float) -> Line | None:
         """The line to claim from ``now``, own deadlines first."""

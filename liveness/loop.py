@@ -6,6 +6,7 @@ this process, a handler's answer, or the death of a neighbour wakes it.
 
 from __future__ import annotations
 
+import functools
 import random
 import time
 from collections.abc import Callable, Container, Iterable, Sequence
@@ -40,8 +41,8 @@ CONFLICTS = 5
 
 
 LISTEN = 0.05
-"""Seconds for which a loop that has no time to sleep does not look whether a neighbour
-died."""
+"""Seconds for which a loop that has no time to sleep keeps its connection, and does not
+look whether a neighbour died."""
 
 
 class Loop:
@@ -91,7 +92,7 @@ class Loop:
         self._next_sweep = float("-inf")
         self._again_by = float("inf")
         self._fired = False  # in this turn
-        self._came_round = self._listened = clock.monotonic()
+        self._came_round = clock.monotonic()
         self.on_sweep: Callable[[Counts, float], None] = lambda counts, seconds: None
         self.on_fired: Callable[[Sequence[Deadline]], None] = lambda values: None
         self.write_history: Callable[[sa.Connection], None] = lambda connection: None
@@ -103,31 +104,25 @@ class Loop:
 
     def run(self) -> None:
         """Turn until :attr:`stopping` is set or the engine is fenced."""
-        while not (self.stopping or self._trust.fenced):
-            delay = self.turn()
-            # To look at the bell lets the handlers' threads in, which are better served
-            # while this one waits for the database.
-            busy = delay <= 0 and self._clock.monotonic() < self._listened + LISTEN
-            if not busy and self._listen(delay):
+        while not self._over:
+            delay = self.turn(LISTEN)
+            if self._bell.wait(delay):
                 # A neighbour died; the others on this machine were woken as well.
                 time.sleep(random.uniform(0.0, self._sweep.herd_seconds))
                 self.sweep_soon()
 
-    def _listen(self, seconds: float) -> bool:
-        died = self._bell.wait(seconds)
-        self._listened = self._clock.monotonic()
-        return died
+    @property
+    def _over(self) -> bool:
+        return self.stopping or self._trust.fenced
 
-    def turn(self) -> float:
-        """One turn; return the seconds to sleep before the next.
+    def turn(self, busy: float = 0.0) -> float:
+        """One turn, and more for up to ``busy`` seconds while there is no time to
+        sleep; return the seconds to sleep before the next.
 
         Never raises: whatever happens is logged, and the loop goes on."""
         try:
             with self._pool.connect() as connection:
-                self.write_history(connection)
-                self._turn(connection)
-                self.write_history(connection)
-            self._succeeded()
+                return self._turns(connection, self._clock.monotonic() + busy)
         except db_exc.DBDeadlock as error:
             self._lost(error)
         except Exception as error:
@@ -135,6 +130,20 @@ class Loop:
         self.came_round()
         self.turns += 1
         return self._delay()
+
+    def _turns(self, connection: sa.Connection, until: float) -> float:
+        self.write_history(connection)
+        while True:
+            self._turn(connection)
+            self.write_history(connection)
+            self._succeeded()
+            self.came_round()
+            self.turns += 1
+            delay = self._delay()
+            # To give the connection back, and to look at the bell, lets the handlers'
+            # threads in, which are better served while this one waits for the database.
+            if delay > 0 or self._over or self._came_round >= until:
+                return delay
 
     def came_round(self) -> None:
         """The loop is at work, and not stuck."""
@@ -256,17 +265,22 @@ class Loop:
                 if event is not None:
                     self.untold(error)
                 raise
-            self._runner.run(claimed)
+            told = event is not None
+            told_of = functools.partial(self._claimed_from, line, told=told)
+            self._runner.run_packed(claimed, claimed.ids, told_of)
         if len(claimed) < room:
             self._backlog.ends(line)
             if line is Line.OWN:
                 self.sweep_soon()  # to read ahead again
-        if line is Line.OWN:
-            self.on_fired(claimed)
-        elif claimed:
+        if line is Line.NOBODYS:
             self._headed += len(claimed)
-            self.on_nobodys(claimed, event is not None)
         return stale
+
+    def _claimed_from(self, line: Line, values: Sequence[Deadline], told: bool) -> None:
+        if line is Line.OWN:
+            self.on_fired(values)
+        else:
+            self.on_nobodys(values, told)
 
     def _ready(self, connection: sa.Connection) -> list[Entry]:
         """Own deadlines that are due and may be claimed now; off the agenda."""

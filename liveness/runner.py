@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from liveness import exceptions, log
 from liveness.clock import Clock
@@ -40,6 +40,15 @@ class Hold:
     late: bool = False
 
 
+@dataclasses.dataclass(slots=True, eq=False)
+class Packed:
+    """A batch in this engine's hands whose values nobody has asked for yet; ``taken``
+    is told of them when they are made."""
+
+    values: Sequence[Deadline]
+    taken: Callable[[Sequence[Deadline]], None]
+
+
 class Runner:
     """Runs handlers for claimed deadlines and collects what they answer."""
 
@@ -57,8 +66,11 @@ class Runner:
         self._trust = trust
         self._clock = clock
         self._ring = ring
-        self._pool = Pool(threads, self._execute, lambda: self._mean < QUICK)
+        self._pool = Pool[Hold | Packed](
+            threads, self._execute, lambda: self._mean < QUICK
+        )
         self._lock = threading.Lock()
+        self._packed: list[Packed] = []
         self._holds: dict[int, Hold] = {}
         self._collected: dict[int, Hold] = {}
         self._notable: dict[int, Deadline] = {}
@@ -77,18 +89,53 @@ class Runner:
         values = list(values)
         if not values:
             return
+        self.on_run([value.id for value in values])
+        with self._lock:
+            holds = self._hold(values)
+            self._unstarted += len(holds)
+        self._pool.submit(holds, first=punctual)
+
+    def run_packed(
+        self,
+        values: Sequence[Deadline],
+        row_ids: list[int],
+        taken: Callable[[Sequence[Deadline]], None],
+    ) -> None:
+        """The same, of ``values`` that are made when somebody looks at them: by the
+        thread that runs their handlers, while the loop goes on. ``taken`` is told of
+        them then. None was claimed before, or is at its last attempt."""
+        if not values:
+            return
+        self.on_run(row_ids)
+        packed = Packed(values, taken)
+        with self._lock:
+            self._packed.append(packed)
+            self._unstarted += len(values)
+        self._pool.submit([packed])
+
+    def _hold(self, values: Sequence[Deadline]) -> list[Hold]:
         kinds = {value.kind for value in values}
         limits = {kind: self._handlers.timeout(kind) for kind in kinds}
         holds = [Hold(value, limits[value.kind]) for value in values]
-        self.on_run([value.id for value in values])
+        self._holds.update([(hold.value.id, hold) for hold in holds])
         notable = [v for v in values if v.attempts > 1 or v.attempts >= v.max_attempts]
+        for value in values if self._notable else ():
+            self._notable.pop(value.id, None)  # of an older value
+        self._notable.update((value.id, value) for value in notable)
+        return holds
+
+    def _unpack(self, packed: Packed) -> None:
         with self._lock:
-            self._holds.update([(hold.value.id, hold) for hold in holds])
-            for value in values if self._notable else ():
-                self._notable.pop(value.id, None)  # of an older value
-            self._notable.update((value.id, value) for value in notable)
-            self._unstarted += len(holds)
-        self._pool.submit(holds, first=punctual)
+            if packed not in self._packed:
+                return
+            holds = self._hold(packed.values)
+            self._packed.remove(packed)
+        packed.taken(packed.values)
+        self._pool.submit(holds, first=True)
+
+    def _unpack_all(self) -> None:
+        for packed in list(self._packed):
+            self._unpack(packed)
 
     def resume(self) -> None:
         """Run what could not start: the engine was suspended, or got no thread, or the
@@ -116,16 +163,20 @@ class Runner:
     def room(self) -> int:
         """How many more claims the threads finish in about a second, by their recent
         pace, so that none waits here while another engine is idle; at most a batch,
-        none when all threads hang. Almost two are held at most, one of which runs while
-        the other is settled and the next claimed; of batches of one, one."""
+        none when all threads hang. Two are held at most while handlers are quick, one
+        of which runs while the other is settled and the next claimed; else one less, so
+        that of batches of one there is one."""
         with self._lock:
             working = self._pool.size - self._hung
             pace = int(working / max(self._mean, 1e-6)) if working else 0
-            most = min(max(pace, working), 2 * self.batch_size - 1)
-            return max(0, min(most - len(self._holds), self.batch_size))
+            two = 2 * self.batch_size - (self._mean >= QUICK)
+            most = min(max(pace, working), two)
+            most -= len(self._holds) + sum(len(one.values) for one in self._packed)
+            return max(0, min(most, self.batch_size))
 
     def held(self) -> list[Deadline]:
         """The values held, running or not."""
+        self._unpack_all()
         with self._lock:
             holds = (*self._collected.values(), *self._holds.values())
             return [hold.value for hold in holds]
@@ -139,16 +190,17 @@ class Runner:
     @property
     def working(self) -> bool:
         """True while anything is held that is not collected yet."""
-        return bool(self._holds)
+        return bool(self._holds or self._packed)
 
     def has(self, row_id: int) -> bool:
         """True while the deadline with that row id is held, running or not."""
+        self._unpack_all()
         return row_id in self._holds or row_id in self._collected
 
     @property
     def busy(self) -> bool:
         """True while anything is held."""
-        return bool(self._holds or self._collected)
+        return bool(self._holds or self._packed or self._collected)
 
     def check(self, value: Deadline) -> None:
         """Return while ``value`` is held and the engine trusts itself.
@@ -210,14 +262,26 @@ class Runner:
                         reason,
                         event="hung",
                     )
-            if self._hung >= self._pool.size:
-                for hold in self._answers:
-                    if hold.late:
-                        hold.outcome = Release(ALL_HANG)
-                self._withdraw(ALL_HANG)
+        if self._all_hang:
+            self._give_all_back()
+
+    @property
+    def _all_hang(self) -> bool:
+        return self._hung >= self._pool.size
+
+    def _give_all_back(self) -> None:
+        self._unpack_all()
+        with self._lock:
+            if not self._all_hang:
+                return
+            for hold in self._answers:
+                if hold.late:
+                    hold.outcome = Release(ALL_HANG)
+            self._withdraw(ALL_HANG)
 
     def withdraw(self, reason: str) -> None:
         """Give back what no handler was called for yet; those attempts do not count."""
+        self._unpack_all()
         with self._lock:
             self._withdraw(reason)
 
@@ -235,6 +299,7 @@ class Runner:
             for hold in self._holds.values():
                 hold.spent = True
             self._holds.clear()
+            self._packed.clear()
             self._notable.clear()
             self._collected.clear()
             self._unstarted = 0
@@ -255,16 +320,20 @@ class Runner:
                 default=float("inf"),
             )
 
-    def _execute(self, hold: Hold) -> None:
+    def _execute(self, hold: Hold | Packed) -> None:
+        if isinstance(hold, Packed):
+            self._unpack(hold)
+            return
         with self._lock:
             if hold.spent:
                 return
             self._unstarted -= 1
             self._begun += 1
-            if not self._trust.good:
+            started = self._clock.monotonic()
+            if not self._trust.good_at(started):
                 self._untrusted.append(hold)
                 return
-            started = hold.started = self._clock.monotonic()
+            hold.started = started
         outcome = self._outcome(hold.value)
         took = self._clock.monotonic() - started
         self.on_ran(hold.value, took)

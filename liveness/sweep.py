@@ -368,7 +368,7 @@ class Sweep:
     ) -> bool:
         return (
             len(orphans) >= self._page
-            and self._backlog.may_open(Line.NOBODYS, connection.dialect)
+            and self._may_open(Line.NOBODYS, connection)
             and all(
                 value.owner_id is None
                 and value.expired
@@ -379,6 +379,10 @@ class Sweep:
             )
         )
 
+    def _may_open(self, line: Line, connection: sa.Connection) -> bool:
+        limit = self.settings.batch_size
+        return self._backlog.may_open(line, connection.dialect, limit)
+
     def _note_more(
         self, connection: sa.Connection, own: Sequence[Deadline], counts: Counts
     ) -> None:
@@ -386,7 +390,7 @@ class Sweep:
         if len(own) < self._own_page:
             return
         more = self.skew.monotonic(own[-1].due_at)
-        if self._backlog.may_open(Line.OWN, connection.dialect):
+        if self._may_open(Line.OWN, connection):
             self._backlog.own_from = more
         else:
             counts.again_by = min(counts.again_by, more)

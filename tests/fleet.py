@@ -112,6 +112,7 @@ class Driven:
 
     @property
     def unanswered(self) -> bool:
+        self.parts.runner.held()  # which unpacks all
         holds = list(self.parts.runner._holds.values())
         return any(not hold.spent for hold in holds)
 

@@ -325,9 +325,10 @@ class Claims:
         found: Sequence[Deadline],
     ) -> tuple[set[int], list[Deadline]]:
         change, token, values = self._own, new_token(), {"me": me}
-        statement = self._statement(connection, change, _chained)
-        numbers = numbers_of(found) | completion.parameters(done)
-        sent = values | numbers | {"written": token}
+        ended = completion.parameters(done)
+        build = _chained_alike if completion.are_alike(ended) else _chained
+        statement = self._statement(connection, change, build)
+        sent = values | numbers_of(found) | ended | {"written": token}
         row: Any = statement.execute(connection, sent).one()
         gone, changed = row
         stale = completion.stale(connection, done, gone, again)
@@ -374,8 +375,14 @@ def _compare_and_set_now(connection: sa.Connection, change: Change, write: Any) 
     return _compare_and_set(connection, change, write).execution_options(**NO_WAIT)
 
 
-def _chained(connection: sa.Connection, change: Change, write: Any) -> Any:
-    gone = completion.deletion(connection).returning(D.c.id).cte("gone")
+def _chained_alike(connection: sa.Connection, change: Change, write: Any) -> Any:
+    return _chained(connection, change, write, alike=True)
+
+
+def _chained(
+    connection: sa.Connection, change: Change, write: Any, alike: bool = False
+) -> Any:
+    gone = completion.deletion(connection, alike).returning(D.c.id).cte("gone")
     claim = _compare_and_set_now(connection, change, write)
     taken = claim.returning(D.c.id).cte("taken")
     counts = (sa.select(sa.func.count()).select_from(each) for each in (gone, taken))

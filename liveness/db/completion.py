@@ -9,7 +9,14 @@ import sqlalchemy as sa
 
 from liveness.db import tables
 from liveness.db.prepared import Prepared, Statements
-from liveness.db.rows import among, looked_at, numbers_of, one_unchanged, unchanged
+from liveness.db.rows import (
+    among,
+    looked_at,
+    numbers_of,
+    one_unchanged,
+    unchanged,
+    written_token,
+)
 from liveness.model import Deadline
 
 D = tables.deadline
@@ -37,10 +44,11 @@ class Completion:
             sent = {"id": one.id, "token": one.token, "owner": one.owner_id}
             values: dict[str, Any] = {DONE + name: sent[name] for name in sent}
         else:
-            statement = self._statements.get(
-                "many", dialect, lambda: Prepared(deletion(connection), dialect)
-            )
             values = parameters(deadlines)
+            alike = are_alike(values)
+            statement = self._statements.get(
+                alike, dialect, lambda: Prepared(deletion(connection, alike), dialect)
+            )
         gone = statement.execute(connection, values).rowcount
         return stale(connection, deadlines, gone, again)
 
@@ -49,9 +57,14 @@ def _deletion_of_one() -> sa.Delete:
     return sa.delete(D).where(one_unchanged(DONE), _owned())
 
 
-def deletion(connection: sa.Connection) -> sa.Delete:
-    """Of the rows of which :func:`parameters` has the newest values."""
-    return sa.delete(D).where(unchanged(connection, DONE), _owned())
+def deletion(connection: sa.Connection, alike: bool) -> sa.Delete:
+    """Of the rows of which :func:`parameters`, which :func:`are_alike` or not, has the
+    newest values."""
+    if not alike:
+        return sa.delete(D).where(unchanged(connection, DONE), _owned())
+    ids = among(connection, D.c.id, f"{DONE}ids")
+    token = written_token(sa.bindparam(f"{DONE}written", type_=sa.BigInteger))
+    return sa.delete(D).where(ids, D.c.token == token, _owned())
 
 
 def _owned() -> sa.ColumnElement[bool]:
@@ -59,8 +72,19 @@ def _owned() -> sa.ColumnElement[bool]:
 
 
 def parameters(deadlines: Sequence[Deadline]) -> dict[str, Any]:
-    """What :func:`deletion` needs; all ``deadlines`` have one owner."""
-    return {f"{DONE}owner": deadlines[0].owner_id, **numbers_of(deadlines, DONE)}
+    """What :func:`deletion` needs; all ``deadlines`` have one owner. Of those that one
+    statement claimed, what their tokens are made of stands for all of them."""
+    owner = {f"{DONE}owner": deadlines[0].owner_id}
+    written = {deadline.token - deadline.id for deadline in deadlines}
+    if len(written) > 1:
+        return owner | numbers_of(deadlines, DONE)
+    ids = [deadline.id for deadline in deadlines]
+    return {**owner, f"{DONE}ids": ids, f"{DONE}written": written.pop()}
+
+
+def are_alike(sent: dict[str, Any]) -> bool:
+    """Whether these :func:`parameters` are of deadlines that one statement claimed."""
+    return f"{DONE}written" in sent
 
 
 def stale(

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, overload
 
 import sqlalchemy as sa
 from oslo_db import exception as db_exc
@@ -53,10 +53,15 @@ READ = [
 """What the claim itself does not say; of the promise, what differs from the due time.
 (A time is dear to read.)"""
 
+DUE_AT = READ.index(D.c.due_at)
 
 MARKED = 50
 """So many claims in a row begin at a mark, and then one at the first, where rows may
 have come meanwhile that have been due longer."""
+
+MANY = 300
+"""Own deadlines that are claimed at once, from which on MariaDB reading them for their
+keys costs more than the search that locks them."""
 
 
 class Line(enum.Enum):
@@ -83,6 +88,36 @@ class Ask:
         return self.line, self.kinds, self.event is not None
 
 
+class Taken(Sequence[Deadline]):
+    """What was claimed, as it is after the claim. The values are made when somebody
+    looks at them; ``ids`` are at hand."""
+
+    def __init__(
+        self,
+        rows: Sequence[Sequence[Any]],
+        make: Callable[[Sequence[Sequence[Any]]], list[Deadline]],
+    ) -> None:
+        """``rows`` begin with their ids."""
+        self.ids: list[int] = [row[0] for row in rows]
+        self._rows, self._make = rows, make
+        self._made: list[Deadline] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @overload
+    def __getitem__(self, place: int) -> Deadline: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Deadline]: ...
+    def __getitem__(self, place: int | slice) -> Deadline | list[Deadline]:
+        if self._made is None:
+            self._made = self._make(self._rows)
+        return self._made[place]
+
+    def __iter__(self) -> Iterator[Deadline]:
+        return iter(self[:])
+
+
 class Heads:
     """Claims from the head of a line. Only deadlines that were never claimed before and
     are not at their last attempt: others must be chosen (see
@@ -96,11 +131,12 @@ class Heads:
         self._marks: dict[Line, tuple[datetime, int]] = {}  # and how many began there
 
     @staticmethod
-    def serve(dialect: sa.Dialect, line: Line) -> bool:
-        """Whether there is such a claim. On MySQL, whose server does not end the
-        transaction of a paused client, there is none; on MariaDB own deadlines, which
-        nobody else takes, are claimed faster by their keys."""
-        if dialect.name == "mysql" and line is Line.OWN:
+    def serve(dialect: sa.Dialect, line: Line, limit: int) -> bool:
+        """Whether there is such a claim, of ``limit`` rows. On MySQL, whose server does
+        not end the transaction of a paused client, there is none; on MariaDB own
+        deadlines, which nobody else takes, are claimed by their keys with a statement
+        less: faster, unless they are many."""
+        if dialect.name == "mysql" and line is Line.OWN and limit < MANY:
             return False
         return dialect.name == "sqlite" or has_bounded_locks(dialect)
 
@@ -110,7 +146,7 @@ class Heads:
         ask: Ask,
         done: Sequence[Deadline] = (),
         again: bool = False,
-    ) -> tuple[set[int], list[Deadline]]:
+    ) -> tuple[set[int], Taken]:
         """Complete what is ``done`` (see :meth:`Deadlines.complete`) and claim, with
         one commit for both: the ids of those that were stale, and what was claimed. An
         error leaves both unknown."""
@@ -128,15 +164,14 @@ class Heads:
         ask: Ask,
         done: Sequence[Deadline],
         again: bool,
-    ) -> tuple[set[int], list[Deadline]]:
+    ) -> tuple[set[int], Taken]:
         if connection.dialect.name == "postgresql":
             return self._in_one(connection, ask, done, again)
         with transaction(connection):
             stale = self._completion.run(connection, done, again) if done else set()
             taken = self._taken(connection, ask)
             if taken and ask.event is not None:
-                ids = [value.id for value in taken]
-                self._log.add_alike(connection, ask.event, ids)
+                self._log.add_alike(connection, ask.event, taken.ids)
         return stale, taken
 
     # --- PostgreSQL: one statement ----------------------------------------------
@@ -147,21 +182,24 @@ class Heads:
         ask: Ask,
         done: Sequence[Deadline],
         again: bool,
-    ) -> tuple[set[int], list[Deadline]]:
+    ) -> tuple[set[int], Taken]:
         token = new_token()
         sent: dict[str, Any] = {"me": ask.me, "written": token, "most": ask.limit}
-        if done:
-            sent |= completion.parameters(done)
+        ended = completion.parameters(done) if done else {}
+        sent |= ended
         if ask.event is not None:
             sent |= alike(ask.event)
-        statement = self._statement(connection, ask, self._chained, bool(done))
+        shape = completion.are_alike(ended) if done else None
+        statement = self._statement(connection, ask, self._chained, shape)
         rows = statement.fetched(connection, sent)
-        taken = _values(statement, rows if rows[0][0] is not None else [], ask, token)
+        found = rows if rows[0][0] is not None else []
+        taken = Taken(found, _maker(statement, ask, token))
         if not done:
             return set(), taken
         return completion.stale(connection, done, rows[0][-1], again), taken
 
-    def _chained(self, connection: sa.Connection, ask: Ask, done: bool) -> Any:
+    def _chained(self, connection: sa.Connection, ask: Ask, alike: bool | None) -> Any:
+        """``alike``: whether what is done is; None: nothing is."""
         found = self._head(connection, ask, D.c.id).cte("found")
         read = [*READ, self._expired()]
         if ask.event is not None:
@@ -169,8 +207,8 @@ class Heads:
         claim = self._write(ask).where(D.c.id == found.c.id).returning(*read)
         taken = claim.cte("taken")
         gone: Any = sa.null()
-        if done:
-            gone = completion.deletion(connection).returning(D.c.id).cte("gone")
+        if alike is not None:
+            gone = completion.deletion(connection, alike).returning(D.c.id).cte("gone")
             gone = sa.select(sa.func.count()).select_from(gone).scalar_subquery()
         one = sa.select(gone.label("gone")).subquery("one")
         rows = sa.select(*taken.c, one.c.gone)
@@ -181,54 +219,55 @@ class Heads:
 
     # --- elsewhere: a transaction -----------------------------------------------
 
-    def _taken(self, connection: sa.Connection, ask: Ask) -> list[Deadline]:
+    def _taken(self, connection: sa.Connection, ask: Ask) -> Taken:
+        token = new_token()
+        sent = {"me": ask.me, "written": token}
         if connection.dialect.name == "sqlite":
-            return self._returned(connection, ask)
-        mark, times = self._marks.pop(ask.line, (FIRST.due_at, 0))
-        taken = self._locked(connection, ask, mark)
-        missing = ask.limit - len(taken)
-        if missing and times:
-            # Rows may have come before the mark meanwhile.
-            rest = dataclasses.replace(ask, limit=missing)
-            taken += self._locked(connection, rest, FIRST.due_at)
-        elif not missing and times < MARKED:
-            self._marks[ask.line] = taken[0].due_at, times + 1
+            statement = self._statement(connection, ask, self._returning)
+            rows = statement.fetched(connection, sent | {"most": ask.limit})
+            return Taken(rows, _maker(statement, ask, token))
+        lock = self._statement(connection, ask, self._locking)
+        rows = self._locked(connection, ask, lock)
+        taken = Taken(rows, _maker(lock, ask, token, counted=0))
+        if taken:
+            write = self._statement(connection, ask, self._writing)
+            write.execute(connection, sent | {"ids": taken.ids})
         return taken
 
-    def _returned(self, connection: sa.Connection, ask: Ask) -> list[Deadline]:
-        token = new_token()
-        sent = {"me": ask.me, "written": token, "most": ask.limit}
-        statement = self._statement(connection, ask, self._returning)
-        return _values(statement, statement.fetched(connection, sent), ask, token)
-
-    def _returning(self, connection: sa.Connection, ask: Ask, done: bool) -> Any:
+    def _returning(
+        self, connection: sa.Connection, ask: Ask, alike: bool | None
+    ) -> Any:
         head = self._head(connection, ask, D.c.id)
         claim = self._write(ask).where(D.c.id.in_(head))
         return claim.returning(*READ, self._expired())
 
     def _locked(
-        self, connection: sa.Connection, ask: Ask, mark: datetime
-    ) -> list[Deadline]:
+        self, connection: sa.Connection, ask: Ask, lock: Prepared
+    ) -> Sequence[tuple[Any, ...]]:
         """InnoDB leaves entries of the index behind for what went; a search that
-        begins at the ``mark`` does not step over them again."""
-        token = new_token()
-        lock = self._statement(connection, ask, self._locking)
+        begins at a mark does not step over them again."""
+        mark, times = self._marks.pop(ask.line, (FIRST.due_at, 0))
         sent: dict[str, Any] = {"most": ask.limit, "mark": mark}
         if ask.line is Line.OWN:
             sent["me"] = ask.me
-        taken = _values(lock, lock.fetched(connection, sent), ask, token, counted=0)
-        if taken:
-            write = self._statement(connection, ask, self._writing)
-            ids = [value.id for value in taken]
-            write.execute(connection, {"me": ask.me, "written": token, "ids": ids})
-        return taken
+        rows = lock.fetched(connection, sent)
+        missing = ask.limit - len(rows)
+        if missing and times:
+            # Rows may have come before the mark meanwhile.
+            sent |= {"most": missing, "mark": FIRST.due_at}
+            rows = [*rows, *lock.fetched(connection, sent)]
+        elif not missing and times < MARKED:
+            (_, time), _ = lock.readers
+            first: Any = time(rows[0][DUE_AT])
+            self._marks[ask.line] = first, times + 1
+        return rows
 
-    def _locking(self, connection: sa.Connection, ask: Ask, done: bool) -> Any:
+    def _locking(self, connection: sa.Connection, ask: Ask, alike: bool | None) -> Any:
         after = D.c.due_at >= sa.bindparam("mark", type_=D.c.due_at.type)
         head = self._head(connection, ask, *READ, self._expired()).where(after)
         return head.with_hint(D, "FORCE INDEX (ix_liveness_deadline_owner)", "mysql")
 
-    def _writing(self, connection: sa.Connection, ask: Ask, done: bool) -> Any:
+    def _writing(self, connection: sa.Connection, ask: Ask, alike: bool | None) -> Any:
         return self._write(ask).where(among(connection, D.c.id, "ids"))
 
     # --- their parts --------------------------------------------------------------
@@ -268,42 +307,43 @@ class Heads:
         self,
         connection: sa.Connection,
         ask: Ask,
-        build: Callable[[sa.Connection, Ask, bool], Any],
-        done: bool = False,
+        build: Callable[[sa.Connection, Ask, bool | None], Any],
+        alike: bool | None = None,
     ) -> Prepared:
         def make() -> Prepared:
-            statement = build(connection, ask, done)
+            statement = build(connection, ask, alike)
             columns = [*READ] if statement.is_select or build == self._returning else []
             return Prepared(statement, connection.dialect, columns)
 
-        name = (build.__name__, done, ask.shape)
+        name = (build.__name__, alike, ask.shape)
         return self._statements.get(name, connection.dialect, make)
 
 
-def _values(
-    statement: Prepared,
-    rows: Sequence[Sequence[Any]],
-    ask: Ask,
-    token: int,
-    counted: int = 1,
-) -> list[Deadline]:
-    """As they are after the claim; ``counted``: 1 where the ``rows`` were read after
-    it, which counts the epoch."""
+def _maker(
+    statement: Prepared, ask: Ask, token: int, counted: int = 1
+) -> Callable[[Sequence[Sequence[Any]]], list[Deadline]]:
+    """What makes values as they are after the claim; ``counted``: 1 where the rows were
+    read after it, which counts the epoch."""
     (_, time), (_, again) = statement.readers
-    new, me, orphaned = Deadline._make, ask.me, ask.line is Line.NOBODYS
+    me, orphaned = ask.me, ask.line is Line.NOBODYS
     more, claimed = 1 - counted, DeadlineState.CLAIMED
-    values = []
-    for row in rows:
-        row_id, kind, key, arm, epoch, due, promise, most, payload, error, expired = (
-            row[:11]
-        )
-        due = expires = time(due)
-        problem = None
-        if promise is not None:
-            expires = again(promise)
-        if payload is not None:
-            payload, problem = load_payload(payload)
-        facts = (row_id, kind, key, me, token + row_id, arm, epoch + more, claimed, due)
-        rest = (expires, 1, most, payload, error, orphaned or not expired)
-        values.append(new((*facts, *rest, bool(expired), True, problem)))
-    return values
+    new = tuple.__new__  # as Deadline._make, which costs a third more
+
+    def make(rows: Sequence[Sequence[Any]]) -> list[Deadline]:
+        values = []
+        for row in rows:
+            row_id, kind, key, arm, epoch, due, promise, most, text, error, late = row[
+                :11
+            ]
+            due = expires = time(due)
+            payload = problem = None
+            if promise is not None:
+                expires = again(promise)
+            if text is not None:
+                payload, problem = load_payload(text)
+            own = (row_id, kind, key, me, token + row_id, arm, epoch + more, claimed)
+            rest = (due, expires, 1, most, payload, error, orphaned or not late)
+            values.append(new(Deadline, (*own, *rest, bool(late), True, problem)))
+        return values
+
+    return make

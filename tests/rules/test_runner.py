@@ -532,13 +532,12 @@ def test_a_loop_without_time_to_sleep_looks_at_the_bell_now_and_then(fleet, cloc
     loop = fleet().parts.loop
     waits, turns = [], []
 
-    def turn():
+    def turn(connection):
         clock.advance(LISTEN / 4)
         turns.append(1)
         loop.stopping = len(turns) == 40
-        return 0.0
 
-    loop.turn = turn
+    loop._turn, loop._delay = turn, lambda: 0.0
     loop._bell.wait = waits.append
     loop.run()
     assert 8 <= len(waits) <= 12

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from liveness.db import tables
 from liveness.db.connection import is_database_error
 from liveness.db.events import EventLog
-from liveness.db.heads import Ask, Heads, Line
+from liveness.db.heads import MANY, Ask, Heads, Line
 from liveness.db.rows import EPOCH_LIMIT
 from liveness.events import Event, What
 from liveness.model import Deadline, DeadlineState
@@ -53,7 +53,8 @@ def claim(store, heads, line):
     ) -> tuple[set[int], list[Deadline]]:
         ask = Ask(ME, line, tuple(kinds), limit, event)
         with store.connect() as connection:
-            return heads.claim(connection, ask, done, again)
+            stale, claimed = heads.claim(connection, ask, done, again)
+        return stale, list(claimed)
 
     return call
 
@@ -94,23 +95,24 @@ def changes(before: Deadline, after: Deadline) -> dict:
 
 
 @pytest.mark.parametrize(
-    "name, mariadb, version, own, nobodys",
+    "name, mariadb, version, limit, own, nobodys",
     [
-        ("postgresql", False, (9, 5), True, True),
-        ("mysql", True, (10, 6), False, True),
-        ("mysql", True, (10, 5, 29), False, False),
-        ("mysql", False, (8, 0, 40), False, False),
-        ("sqlite", False, (3, 40, 1), True, True),
+        ("postgresql", False, (9, 5), 1, True, True),
+        ("mysql", True, (10, 6), MANY - 1, False, True),
+        ("mysql", True, (10, 6), MANY, True, True),
+        ("mysql", True, (10, 5, 29), MANY, False, False),
+        ("mysql", False, (8, 0, 40), MANY, False, False),
+        ("sqlite", False, (3, 40, 1), 1, True, True),
     ],
 )
 def test_lines_have_heads_where_a_hung_client_cannot_keep_them(
-    name, mariadb, version, own, nobodys
+    name, mariadb, version, limit, own, nobodys
 ):
     dialect = types.SimpleNamespace(
         name=name, is_mariadb=mariadb, server_version_info=version
     )
-    assert Heads.serve(dialect, Line.OWN) is own
-    assert Heads.serve(dialect, Line.NOBODYS) is nobodys
+    assert Heads.serve(dialect, Line.OWN, limit) is own
+    assert Heads.serve(dialect, Line.NOBODYS, limit) is nobodys
 
 
 # --- what is claimed --------------------------------------------------------

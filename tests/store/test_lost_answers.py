@@ -136,7 +136,8 @@ def head(store: Store, line: Line, done, again: bool = False):
     heads = Heads(store.clock, EventLog(store.clock))
     with store.connect() as connection:
         ask = Ask(ME, line, ("timer",), 1, told)
-        return heads.claim(connection, ask, done, again)
+        stale, claimed = heads.claim(connection, ask, done, again)
+        return stale, list(claimed)
 
 
 def in_line(store: Store, line: Line, key: str):
