@@ -253,9 +253,12 @@ class Heads:
         rows = lock.fetched(connection, sent)
         missing = ask.limit - len(rows)
         if missing and times:
-            # Rows may have come before the mark meanwhile.
+            # Rows may have come before the mark meanwhile. (The own locks of this
+            # transaction are not passed by: after those come what it has already.)
             sent |= {"most": missing, "mark": FIRST.due_at}
-            rows = [*rows, *lock.fetched(connection, sent)]
+            had = {row[0] for row in rows}
+            more = lock.fetched(connection, sent)
+            rows = [*rows, *(row for row in more if row[0] not in had)]
         elif not missing and times < MARKED:
             (_, time), _ = lock.readers
             first: Any = time(rows[0][DUE_AT])
