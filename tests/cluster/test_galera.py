@@ -180,7 +180,8 @@ def head(
     heads = Heads(store.clock, EventLog(store.clock))
     with store.connect() as connection:
         ask = Ask(me, Line.NOBODYS, ("timer",), limit)
-        return heads.claim(connection, ask, done)
+        stale, claimed = heads.claim(connection, ask, done)
+    return stale, list(claimed)
 
 
 @pytest.mark.parametrize("mark", ["UPDATE", "COMMIT"])

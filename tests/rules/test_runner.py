@@ -543,6 +543,52 @@ def test_a_loop_without_time_to_sleep_looks_at_the_bell_now_and_then(fleet, cloc
     assert 8 <= len(waits) <= 12
 
 
+def test_a_busy_loop_keeps_its_connection_and_gives_it_back(fleet, clock):
+    """While it has no time to sleep, and not for longer than it listens to nobody."""
+    loop = fleet().parts.loop
+    turns, delays = [], [0.0, 0.0, 1.0] + [0.0] * 20
+    given = []
+    sa.event.listen(loop._pool, "checkin", lambda *facts: given.append(len(turns)))
+
+    def turn(connection):
+        assert not connection.closed
+        clock.advance(LISTEN / 4)
+        turns.append(connection)
+
+    loop._turn, loop._delay = turn, lambda: delays.pop(0)
+    assert [loop.turn(LISTEN), loop.turn(LISTEN)] == [1.0, 0.0]
+    assert given == [3, 7]
+    assert len(set(map(id, turns[:3]))) == 1
+    assert loop.turns == 7
+
+
+@pytest.mark.parametrize("why", ["stopping", "fenced"])
+def test_a_busy_loop_ends_with_its_turn(fleet, why):
+    engine = fleet()
+    loop, turns = engine.parts.loop, []
+
+    def turn(connection):
+        turns.append(1)
+        loop.stopping = why == "stopping"
+        if why == "fenced":
+            engine.trust.end("fenced")
+
+    loop._turn, loop._delay = turn, lambda: 0.0
+    loop.run()
+    assert turns == [1]
+
+
+@pytest.mark.parametrize("batch, mean, room", [(1, 0.0, 1), (1, 0.01, 0), (3, 0.0, 3)])
+def test_while_handlers_are_quick_another_batch_is_claimed_beside_the_one_at_work(
+    fleet, hanging, batch, mean, room
+):
+    engine = fleet(hanging, handler_threads=1, batch_size=batch)
+    claimed(fleet, engine, batch)
+    entered(hanging, 1)
+    engine.parts.runner._mean = mean
+    assert engine.parts.runner.room == room
+
+
 def test_a_thread_that_cannot_be_started_strands_nothing(fleet, monkeypatch):
     """A limit of processes: the rows are claimed already."""
     kind = Recorder()

@@ -11,7 +11,7 @@ from liveness.db.rows import new_token
 from liveness.exceptions import Reject
 from liveness.handlers import Handlers
 from tests.fleet import Recorder, wait_until
-from tests.rules.faults import Fault
+from tests.rules.faults import Away, Fault
 
 D = tables.deadline
 
@@ -388,3 +388,63 @@ def test_an_engine_without_trust_ends_one_and_claims_none(fleet):
     assert [row.key for row in fleet.rows()] == ["k2"]
     assert fleet.row("k2").state == "armed"
     assert kind.keys == ["k1"]
+
+
+# --- what is done, batch by batch -----------------------------------------------
+
+
+def completed(engine):
+    """How many are completed by each statement, from now on."""
+    sizes = []
+    complete = engine.parts.deadlines.complete
+
+    def note(connection, values, again=False):
+        sizes.append((len(values), again))
+        return complete(connection, values, again=again)
+
+    engine.parts.deadlines.complete = note
+    return sizes
+
+
+def test_what_is_done_joins_what_waits_up_to_a_batch(fleet):
+    """As it is answered: three, then three, with a batch of four."""
+    engine = answered(fleet, Done(), [f"k{n}" for n in range(6)])
+    settler = engine.parts._settler
+    sizes = completed(engine)
+    pairs = engine.parts.runner.collect()
+    settler.batch_size = 4
+    settler.add(pairs[:3])
+    settler.add(pairs[3:])
+    assert settler.pending == 6
+    engine.settle()
+    assert sizes == [(4, False), (2, False)]
+    assert (fleet.rows(), settler.pending) == ([], 0)
+    assert not engine.parts.runner.busy
+
+
+def test_nothing_joins_what_was_sent(fleet):
+    """Or it would pass for sent, too."""
+    engine = answered(fleet, Done(), ["a", "b"])
+    settler = engine.parts._settler
+    one, other = engine.parts.runner.collect()
+    settler.add([one])
+    Fault(engine.parts.deadlines, "complete", before=1)
+    with engine.connect() as connection, pytest.raises(Away):
+        settler.settle(connection)
+    sizes = completed(engine)
+    settler.add([other])
+    engine.settle()
+    assert sizes == [(1, True), (1, False)]
+    assert fleet.rows() == []
+
+
+def test_outcomes_of_other_kinds_do_not_keep_the_done_ones_apart(fleet):
+    engine = answered(fleet, Done(), [f"k{n}" for n in range(3)])
+    settler, pairs = engine.parts._settler, engine.parts.runner.collect()
+    sizes = completed(engine)
+    settler.add(pairs[:1])
+    settler.add([(pairs[1][0], Retry("later", 50))])
+    settler.add(pairs[2:])
+    engine.settle()
+    assert sizes == [(2, False)]
+    assert [row.key for row in fleet.rows()] == [pairs[1][0].key]

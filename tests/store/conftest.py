@@ -171,6 +171,12 @@ class Store:
             (claimed,) = self.claims.claim_own(connection, owner, [value])
         return claimed
 
+    def claimed_at_once(self, *keys: str) -> list[Deadline]:
+        """By one statement: their tokens are made of one number."""
+        values = self.arm_many(*(self.new(key, due=0.0) for key in keys))
+        with self.connect() as connection:
+            return self.claims.claim_own(connection, ME, values)
+
     def parked(self, key: str = "k", reason: str = "why", **fields: Any) -> Deadline:
         value = self.arm(key, **fields)
         with self.connect() as connection:
@@ -294,3 +300,13 @@ def patient(store: Store) -> Iterator[Store]:
 def real_store(store_url: str, _stores) -> Store:
     """The same on the database's own clock."""
     return _emptied(_stores, store_url, True)
+
+
+@pytest.fixture(params=["one", "several", "at once"])
+def done(request, store: Store) -> list[Deadline]:
+    """Claimed deadlines: by a statement each, or by one for all."""
+    if request.param == "at once":
+        return store.claimed_at_once("done0", "done1", "done2")
+    return [
+        store.claimed(f"done{n}") for n in range(3 if request.param == "several" else 1)
+    ]

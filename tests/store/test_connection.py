@@ -713,3 +713,13 @@ def test_what_is_not_passing_is_not_tried_again(error):
         retrying(fail, sleep=lambda seconds: None)
     assert caught.value is error or isinstance(caught.value, KeyboardInterrupt)
     assert len(tried) == 1
+
+
+@pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("style", ["ISO", "German", "SQL, DMY", "Postgres, MDY"])
+def test_times_are_read_whatever_style_the_server_writes_them_in(store, style):
+    value = store.arm()
+    with store.connect() as connection:
+        connection.exec_driver_sql(f"SET datestyle = '{style}'")
+        assert store.deadlines.find(connection, "timer", "k") == value
+        connection.invalidate()

@@ -404,6 +404,29 @@ def test_of_a_batch_only_the_stale_ones_stay(store):
     assert store.keys() == ["k1", "k4"]
 
 
+@pytest.mark.parametrize("change", [{"token": 1}, {"owner_id": "other"}])
+def test_of_what_was_claimed_at_once_only_the_stale_ones_stay(store, change):
+    values = store.claimed_at_once(*(f"k{n}" for n in range(6)))
+    store.set_row(values[1], **change)
+    again = store.claimed_at_once("another")[0]
+    store.set_row(values[4], token=again.token - again.id + values[4].id)
+    assert complete(store, *values) == {values[1].id, values[4].id}
+    assert store.keys() == ["another", "k1", "k4"]
+
+
+def test_what_was_claimed_at_once_and_its_answer_lost_is_done(store):
+    values = store.claimed_at_once("a", "b", "c")
+    assert complete(store, *values) == set()
+    assert complete(store, *values, again=True) == set()
+
+
+def test_no_row_goes_that_is_not_presented(store):
+    """It was claimed at once with those that are."""
+    values = store.claimed_at_once("a", "b", "c")
+    assert complete(store, *values[:2]) == set()
+    assert store.keys() == ["c"]
+
+
 def test_a_batch_whose_answer_was_lost_is_done(store):
     values = store.arm_many(*(store.new(f"k{n}") for n in range(3)))
     assert complete(store, *values) == set()

@@ -341,9 +341,7 @@ def test_a_payload_is_read_and_what_is_wrong_with_it_told(
 # --- with what is done ------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [1, 3])
-def test_what_is_done_goes_and_the_next_are_claimed(store, put, claim, line, count):
-    done = [store.claimed(f"done{n}") for n in range(count)]
+def test_what_is_done_goes_and_the_next_are_claimed(store, put, claim, line, done):
     put("a"), put("b")
     stale, claimed = claim(done=done)
     assert stale == set()
@@ -353,12 +351,8 @@ def test_what_is_done_goes_and_the_next_are_claimed(store, put, claim, line, cou
     assert store.keys() == ["a", "b"]
 
 
-@pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("change", [{"token": 99}, {"owner_id": "other"}])
-def test_what_another_has_taken_over_is_told_and_stays(
-    store, put, claim, count, change
-):
-    done = [store.claimed(f"done{n}") for n in range(count)]
+def test_what_another_has_taken_over_is_told_and_stays(store, put, claim, done, change):
     store.set_row(done[-1], **change)
     before = store.row(done[-1].key)
     put("next")
@@ -369,11 +363,9 @@ def test_what_another_has_taken_over_is_told_and_stays(
     assert store.keys() == sorted([done[-1].key, "next"])
 
 
-@pytest.mark.parametrize("count", [1, 3])
 def test_what_was_sent_before_changes_nothing_when_it_is_sent_again(
-    store, put, claim, count
+    store, put, claim, done
 ):
-    done = [store.claimed(f"done{n}") for n in range(count)]
     put("next")
     _, (claimed,) = claim(done=done)
     before = store.row("next")

@@ -86,7 +86,8 @@ def head(
 ) -> tuple[set[int], list[Deadline]]:
     with store.connect() as connection:
         ask = Ask(me, line, ("timer",), limit)
-        return heads_of(store).claim(connection, ask, done, again)
+        stale, claimed = heads_of(store).claim(connection, ask, done, again)
+    return stale, list(claimed)
 
 
 @contextlib.contextmanager
