@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from liveness.db import tables
 from liveness.db.heads import Ask, Line
 from tests.fleet import Gate, Recorder, wait_until
+from tests.rules.faults import Meanwhile
 
 D = tables.deadline
 
@@ -126,12 +127,42 @@ def test_when_every_thread_hangs_it_is_given_back(fleet, busy, gate):
     claim(fleet, engine)
     fleet.clock.advance(engine.live.settings.handler_timeout)
     engine.beat()
-    engine.parts.loop.turn()
+    engine.parts.runner.spend_late()
     with engine.connect() as connection:
         engine.parts.loop._settle(connection)
     rows = {row.key: row for row in fleet.rows()}
     assert [rows[f"k{n}"].owner_id for n in range(3)] == [None] * 3
     assert kind.keys == ["first"]
+
+
+def test_when_one_comes_back_meanwhile_nothing_is_given_back(fleet, busy, gate):
+    """While what was claimed is made into values, to be given back."""
+    engine, kind = busy
+    claim(fleet, engine)
+    runner, rest = engine.parts.runner, Gate()
+    kind.answer = rest
+
+    def comes_back():
+        gate.open.set()
+        assert rest.entered.wait(10)
+
+    Meanwhile(runner, "_unpack_all", comes_back)
+    fleet.clock.advance(engine.live.settings.handler_timeout)
+    engine.beat()
+    runner.spend_late()
+    rest.open.set()
+    settled(engine, kind, 4)
+    assert [row.key for row in fleet.rows()] == ["first"]
+
+
+def test_an_engine_that_holds_nothing_else_is_at_work(fleet):
+    engine = fleet(Recorder())
+    runner = engine.parts.runner
+    runner._pool.submit = lambda tasks, first=False: None
+    claim(fleet, engine)
+    assert runner.working
+    assert runner.busy
+    assert len(runner.held()) == 3
 
 
 def test_after_the_end_of_all_it_is_nobodys_business(fleet, busy, gate):

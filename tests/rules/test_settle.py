@@ -448,3 +448,27 @@ def test_outcomes_of_other_kinds_do_not_keep_the_done_ones_apart(fleet):
     engine.settle()
     assert sizes == [(2, False)]
     assert [row.key for row in fleet.rows()] == [pairs[1][0].key]
+
+
+def test_what_one_statement_ends_has_one_owner(fleet):
+    """After a fence, outcomes of two incarnations may wait side by side."""
+    engine = answered(fleet, Done(), ["a", "b", "c"])
+    settler, pairs = engine.parts._settler, engine.parts.runner.collect()
+    sizes = completed(engine)
+    value, outcome = pairs[1]
+    settler.add([pairs[0], (value._replace(owner_id="other"), outcome), pairs[2]])
+    engine.settle()
+    assert sorted(sizes) == [(1, False), (2, False)]
+    assert [row.key for row in fleet.rows()] == [value.key]
+
+
+def test_only_the_last_of_what_is_done_is_settled_with_the_next_claim(fleet):
+    """Before it there is no room for more."""
+    engine = answered(fleet, Done(), [f"k{n}" for n in range(5)])
+    settler, asked = engine.parts._settler, []
+    settler.batch_size = 2
+    settler.add(engine.parts.runner.collect())
+    sizes = completed(engine)
+    with engine.connect() as connection:
+        settler.settle(connection, lambda _, values, again: asked.append(len(values)))
+    assert (asked, sizes) == ([1], [(2, False), (2, False), (1, False)])
