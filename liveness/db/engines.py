@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from liveness import exceptions
 from liveness.clock import Clock
 from liveness.db import reading, tables
-from liveness.db.finding import Found, Question, found_of
+from liveness.db.finding import Found, Question, found_of, in_union
 from liveness.db.stepping import values_of
 from liveness.model import ALIVE, Engine, EngineState
 
@@ -200,7 +200,7 @@ class Engines:
             server,
             now,
             tuple(ring + [e for e in engines if not e.alive]),
-            found_of(map(reading.alone, others)) if question else None,
+            found_of(map(reading.alone, others), me) if question else None,
             took,
         )
 
@@ -297,7 +297,7 @@ class Engines:
         took = sa.literal_column(TOOK[dialect], sa.BigInteger)
         work = question.parts(dialect) if question else []
         return sa.union_all(
-            *(reading.of_engine(part.subquery()) for part in engines),
+            *(reading.of_engine(in_union(part, dialect)) for part in engines),
             *(reading.of_deadlines(part) for part in work),
             reading.of_facts(server, self._now(), took),
         )

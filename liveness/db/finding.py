@@ -17,6 +17,8 @@ from liveness.model import Deadline, DeadlineState
 
 D = tables.deadline
 
+OWNER = COLUMNS.index(D.c.owner_id)
+
 BY_DUE = (D.c.due_at, D.c.id)
 
 BY_OWNER = (D.c.owner_id, *BY_DUE)
@@ -137,7 +139,8 @@ class Finder:
                 self._statements.clear()
             statement = sa.union_all(*question.parts(name[1]))
             self._statements[name] = statement
-        return found_of(connection.execute(statement, question.values).all())
+        rows = connection.execute(statement, question.values).all()
+        return found_of(rows, self.me)
 
     def question(
         self, scope: Scope, dead: Iterable[str] = (), offset: int = 0
@@ -217,16 +220,10 @@ class Finder:
                     Why.ORPHAN, scope, theirs, unsettled, *wanted, order=UNORDERED
                 ).offset(skipped)
             )
-        selects = [sa.select(part.subquery()) for part in parts]
         if scope.foreign_due:
-            # Own ones are found already. They are left out of the page, not of the
-            # search for it, which would read on past every one of them.
             known = D.c.kind.in_(scope.kinds)
-            page = self._part(Why.OVERDUE, scope, armed, late, known, *fresh)
-            page = page.subquery()
-            foreign = page.c.owner_id != sa.bindparam("me")
-            selects.append(sa.select(page).where(foreign))
-        return selects
+            parts.append(self._part(Why.OVERDUE, scope, armed, late, known, *fresh))
+        return [in_union(part, dialect) for part in parts]
 
     def _part(
         self, why: Why, scope: Scope, *where: Any, order: tuple[Any, ...] = BY_DUE
@@ -251,11 +248,20 @@ class Finder:
             yield D.c.attempts == 0
 
 
-def found_of(rows: Iterable[Any]) -> Found:
-    """What the rows of a question's parts say."""
+def in_union(part: Any, dialect: str) -> Any:
+    """``part``, which has an order and a limit of its own, as one of a UNION. SQLite
+    takes it as a subquery only, which elsewhere is one more temporary table."""
+    return sa.select(part.subquery()) if dialect == "sqlite" else part
+
+
+def found_of(rows: Iterable[Any], me: str) -> Found:
+    """What the rows of a question's parts say to ``me``."""
     found: dict[str, list[Deadline]] = {why: [] for why in Why}
     for row in rows:
-        found[row[-3]].append(_value_of(row))
+        # Of what is overdue, own ones and nobody's are found already. They are left out
+        # here: the search for a page would read on past every one of them.
+        if row[-3] != Why.OVERDUE or row[OWNER] not in (None, me):
+            found[row[-3]].append(_value_of(row))
     return Found(
         own=found[Why.OWN],
         held=found[Why.HELD],

@@ -61,8 +61,8 @@ alone: Callable[[Any], tuple[Any, ...]] = itemgetter(*map(_LAYOUT.index, _ALONE)
 
 
 def of_engine(part: Any) -> Any:
-    """SELECT from a subquery of engines."""
-    return sa.select(*part.c, *BEHIND.values())
+    """The same SELECT, of engines."""
+    return part.add_columns(*BEHIND.values())
 
 
 def of_facts(server: Any, now: Any, took: Any) -> Any:
