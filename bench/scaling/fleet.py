@@ -112,7 +112,7 @@ class Member:
         runner._pool = pool
         agenda, suspects = Agenda(), Agenda()
         admission = Admission(runner, clock)
-        backlog = Backlog(clock, lambda dialect, line: False)
+        backlog = Backlog(clock, lambda dialect, line, limit: False)
         settler = Settler(
             deadlines,
             handlers,
