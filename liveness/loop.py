@@ -76,6 +76,7 @@ class Loop:
         self._trust = trust
         self._claims = claims
         self._runner = runner
+        runner.on_unread = self._doubt
         self._settler = settler
         self._agenda = agenda
         self._suspects = suspects
@@ -160,6 +161,12 @@ class Loop:
         if idle <= seconds:
             return None
         return f"its sweep loop has not come round for {idle:.1f} s"
+
+    def _doubt(self) -> None:
+        """Something may be claimed by this engine and not held: the next turn looks."""
+        self._sweep.doubt()
+        self.sweep_soon()
+        self._bell.ring()
 
     # --- one turn -------------------------------------------------------------
 

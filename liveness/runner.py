@@ -76,6 +76,8 @@ class Runner:
         self._notable: dict[int, Deadline] = {}
         self.on_run: Callable[[list[int]], None] = lambda row_ids: None
         self.on_ran: Callable[[Deadline, float], None] = lambda value, seconds: None
+        self.on_unread: Callable[[], None] = lambda: None
+        """Told when what was claimed is not held, for it could not be read."""
         self._unstarted = self._begun = 0
         self._progress = 0, float("-inf")  # begun, and since when so many
         self._untrusted: list[Hold] = []
@@ -125,12 +127,23 @@ class Runner:
         return holds
 
     def _unpack(self, packed: Packed) -> None:
+        holds: list[Hold] = []
         with self._lock:
             if packed not in self._packed:
                 return
-            holds = self._hold(packed.values)
+            try:
+                holds = self._hold(packed.values)
+            except Exception:
+                self._unstarted -= len(packed.values)
+                LOG.exception("Claimed rows cannot be read.", event="bug")
             self._packed.remove(packed)
-        packed.taken(packed.values)
+        if not holds:
+            self.on_unread()
+            return
+        try:
+            packed.taken(packed.values)
+        except Exception:
+            LOG.exception("Nobody was told of claimed rows.", event="bug")
         self._pool.submit(holds, first=True)
 
     def _unpack_all(self) -> None:

@@ -198,3 +198,34 @@ def test_it_is_passed_on_to_help_if_the_thread_at_work_hangs(fleet, busy, gate):
     wait_until(lambda: len(kind.calls) == 4)
     gate.open.set()
     settled(engine, kind, 4)
+
+
+def test_what_cannot_be_read_at_once_is_found_by_a_sweep(fleet, busy, gate, caplog):
+    engine, kind = busy
+    values = claim(fleet, engine)
+
+    def make(rows):
+        raise ZeroDivisionError
+
+    values._make = make
+    gate.open.set()
+    wait_until(lambda: "cannot be read" in caplog.text)
+    settled(engine, kind, 1)
+    fleet.live(2, engine)
+    settled(engine, kind, 4)
+    assert sorted(kind.keys) == ["first", "k0", "k1", "k2"]
+    assert fleet.rows() == []
+
+
+def test_who_is_told_of_it_and_fails_keeps_nobody_from_handling_it(
+    fleet, busy, gate, caplog
+):
+    engine, kind = busy
+
+    def told(values):
+        raise ZeroDivisionError
+
+    claim(fleet, engine, taken=told)
+    gate.open.set()
+    settled(engine, kind, 4)
+    assert "Nobody was told" in caplog.text
