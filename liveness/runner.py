@@ -144,7 +144,7 @@ class Runner:
             packed.taken(packed.values)
         except Exception:
             LOG.exception("Nobody was told of claimed rows.", event="bug")
-        self._pool.submit(holds, first=True)
+        self._pool.submit(holds)  # not before those that are punctual
 
     def _unpack_all(self) -> None:
         for packed in list(self._packed):

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from liveness.db import tables
 from liveness.db.heads import Ask, Line
+from liveness.runner import Hold
 from tests.fleet import Gate, Recorder, wait_until
 from tests.rules.faults import Meanwhile
 
@@ -107,6 +108,30 @@ def test_it_is_told_of_once_whoever_looks_at_the_same_time(fleet, busy, gate):
     settled(engine, kind, 4)
     assert told == [values]
     assert sorted(kind.keys) == ["first", "k0", "k1", "k2"]
+
+
+def test_one_that_is_due_now_comes_before_it(fleet, busy, gate):
+    """Though it was claimed later, while the values were being made."""
+    engine, kind = busy
+    runner, making, go_on = engine.parts.runner, threading.Event(), threading.Event()
+    values = claim(fleet, engine)
+    make = values._make
+
+    def slowly(rows):
+        making.set()
+        assert go_on.wait(10)
+        return make(rows)
+
+    values._make = slowly
+    gate.open.set()
+    assert making.wait(10)
+    (now,) = make([(0, "timer", "now", 1, 1, *values._rows[0][5:])])
+    submit = threading.Thread(target=runner._pool.submit, args=([Hold(now, 9)], True))
+    submit.start()
+    submit.join(10)
+    go_on.set()
+    wait_until(lambda: len(kind.calls) == 5)
+    assert kind.keys == ["first", "now", "k0", "k1", "k2"]
 
 
 def test_what_no_handler_was_called_for_is_given_back(fleet, busy, gate):
