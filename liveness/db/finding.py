@@ -215,11 +215,10 @@ class Finder:
             parts.append(self._part(Why.ORPHAN, scope, *where, order=nobodys_order))
         if dead:
             theirs = D.c.owner_id.in_(sa.bindparam("dead", expanding=True))
-            parts.append(
-                self._part(
-                    Why.ORPHAN, scope, theirs, unsettled, *wanted, order=UNORDERED
-                ).offset(skipped)
+            part = self._part(
+                Why.ORPHAN, scope, theirs, unsettled, *wanted, order=UNORDERED
             )
+            parts.append(_by_owner(part.offset(skipped)))
         if scope.foreign_due:
             known = D.c.kind.in_(scope.kinds)
             parts.append(self._part(Why.OVERDUE, scope, armed, late, known, *fresh))
@@ -284,7 +283,7 @@ def _armed_of(connection: sa.Connection, *columns: Any) -> Any:
 
 
 def _by_owner(rows: Any) -> Any:
-    """MariaDB may think that the other index with this order has fewer rows."""
+    """MariaDB may think that another index, or none, has fewer rows."""
     return rows.with_hint(D, "FORCE INDEX (ix_liveness_deadline_owner)", "mysql")
 
 

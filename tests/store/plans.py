@@ -84,7 +84,7 @@ class Explainer:
         context: Any,
         many: bool,
     ) -> None:
-        if not statement.startswith(VERBS):
+        if not statement.lstrip("(").startswith(VERBS):
             return
         own = cursor.connection.cursor()
         explain = self._explain_mariadb if self._mariadb else self._explain_postgresql

@@ -420,7 +420,7 @@ def log(mariadb, store) -> Iterator[GeneralLog]:
 
 
 def verbs(sent: list[str]) -> list[str]:
-    return [re.split(r"[\s;(]", text.strip(), maxsplit=1)[0] for text in sent]
+    return [re.split(r"[\s;(]", text.strip("( \n"), maxsplit=1)[0] for text in sent]
 
 
 mariadb_only = pytest.mark.parametrize("backend", ["mariadb"], indirect=True)
