@@ -76,7 +76,7 @@ class Loop:
         self._trust = trust
         self._claims = claims
         self._runner = runner
-        runner.on_unread = self._doubt
+        runner.on_unreadable = self._unreadable
         self._settler = settler
         self._agenda = agenda
         self._suspects = suspects
@@ -162,11 +162,14 @@ class Loop:
             return None
         return f"its sweep loop has not come round for {idle:.1f} s"
 
+    def _unreadable(self) -> None:
+        self._doubt()
+        self._bell.ring()
+
     def _doubt(self) -> None:
         """Something may be claimed by this engine and not held: the next turn looks."""
         self._sweep.doubt()
         self.sweep_soon()
-        self._bell.ring()
 
     # --- one turn -------------------------------------------------------------
 
@@ -420,13 +423,11 @@ class Loop:
         if self._conflicts > CONFLICTS:
             self._failed(error)
             return
-        self.sweep_soon()
-        self._sweep.doubt()
+        self._doubt()
         LOG.debug("Engine %s lost a conflict: %s", self._me, one_line(error))
 
     def _failed(self, error: Exception) -> None:
-        self.sweep_soon()
-        self._sweep.doubt()
+        self._doubt()
         if not is_database_error(error):
             LOG.exception(
                 "A turn of engine %s failed; it goes on.",

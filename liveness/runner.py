@@ -76,7 +76,7 @@ class Runner:
         self._notable: dict[int, Deadline] = {}
         self.on_run: Callable[[list[int]], None] = lambda row_ids: None
         self.on_ran: Callable[[Deadline, float], None] = lambda value, seconds: None
-        self.on_unread: Callable[[], None] = lambda: None
+        self.on_unreadable: Callable[[], None] = lambda: None
         """Told when what was claimed is not held, for it could not be read."""
         self._unstarted = self._begun = 0
         self._progress = 0, float("-inf")  # begun, and since when so many
@@ -138,7 +138,7 @@ class Runner:
                 LOG.exception("Claimed rows cannot be read.", event="bug")
             self._packed.remove(packed)
         if not holds:
-            self.on_unread()
+            self.on_unreadable()
             return
         try:
             packed.taken(packed.values)

@@ -21,8 +21,7 @@ LAYERS = """
     conf identity trust skew agenda
     memory bell
     db db.psycopg_timeout db.psycopg_dates db.pymysql_dates
-    db.tables db.connection db.stepping
-    db.prepared
+    db.tables db.connection db.stepping db.prepared
     db.rows db.migration
     db.finding
     db.reading

@@ -21,7 +21,6 @@ import sqlalchemy as sa
 from oslo_db import exception as db_exc
 from oslo_db.sqlalchemy import exc_filters
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.engine.cursor import CursorFetchStrategy
 
 from liveness import exceptions
 
@@ -29,9 +28,6 @@ R = TypeVar("R")
 
 NO_WAIT = {"liveness_no_wait": True}
 """Execution option of a statement that must not wait for a row lock (MariaDB)."""
-
-UNREAD = {"liveness_unread": True}
-"""Execution option of a statement whose rows are taken from the driver's cursor."""
 
 RETURNED = "liveness_returned"
 
@@ -119,7 +115,6 @@ class Database:
         if self.backend != "sqlite":
             sa.event.listen(engine, "checkout", _replace_if_closed)
             sa.event.listen(engine, "checkin", _note_return)
-        sa.event.listen(engine, "after_cursor_execute", _leave_unread)
         if self.backend == "mysql":
             sa.event.listen(
                 engine, "before_cursor_execute", _without_waiting, retval=True
@@ -272,23 +267,6 @@ def _without_waiting(
     if NO_WAIT.keys() & options.keys() and getattr(conn.dialect, "is_mariadb", False):
         statement = f"SET STATEMENT innodb_lock_wait_timeout = 0 FOR {statement}"
     return statement, parameters
-
-
-class _Unread(CursorFetchStrategy):
-    """SQLAlchemy looks at each column of a result that is made by a text, each time,
-    which costs more than to fetch some rows; it is told of one."""
-
-    alternate_cursor_description = (("row", *(None,) * 6),)
-
-
-_UNREAD = _Unread()
-
-
-def _leave_unread(
-    conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool
-) -> None:
-    if context is not None and UNREAD.keys() & context.execution_options.keys():
-        context.cursor_fetch_strategy = _UNREAD
 
 
 def _has_galera(dbapi_connection: Any) -> bool:

@@ -13,8 +13,6 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from liveness.db.connection import UNREAD
-
 
 def parameter_of(moment: Any) -> sa.BindParameter[Any]:
     """The one parameter of what :meth:`liveness.clock.Clock.database_now` gives."""
@@ -46,7 +44,6 @@ class Prepared:
         compiled: Any = statement.compile(dialect=dialect)
         self._text: str = compiled.string
         self._options = dict(statement.get_execution_options())
-        self._unread = self._options | UNREAD
         self._fixed: dict[str, Any] = {}
         self._asked: dict[str, Any] = {}  # anew for each execution
         self._lists: dict[str, str] = {}
@@ -87,15 +84,6 @@ class Prepared:
         moments: Mapping[str, Any] | None = None,
     ) -> sa.CursorResult[Any]:
         """Run it with ``values`` by name; lists are of whole numbers."""
-        return self._executed(connection, values, moments, self._options)
-
-    def _executed(
-        self,
-        connection: sa.Connection,
-        values: Mapping[str, Any],
-        moments: Mapping[str, Any] | None,
-        options: dict[str, Any],
-    ) -> sa.CursorResult[Any]:
         sent = {n: asked.effective_value for n, asked in self._asked.items()}
         for given, moment in (moments or {}).items():
             sent[self._moments[given]] = parameter_of(moment).effective_value
@@ -111,7 +99,7 @@ class Prepared:
         ordered: Any = sent
         if self._order is not None:
             ordered = tuple([sent[name] for name in self._order])
-        return connection.exec_driver_sql(text, ordered, options or None)
+        return connection.exec_driver_sql(text, ordered, self._options or None)
 
     def rows(
         self,
@@ -134,7 +122,7 @@ class Prepared:
     ) -> Sequence[tuple[Any, ...]]:
         """Run it; what it returns, as the driver gives it: :attr:`readers` say of which
         columns by number something else is to be made, and how."""
-        result = self._executed(connection, values, moments, self._unread)
+        result = self.execute(connection, values, moments)
         # Past SQLAlchemy's rows, which are made one by one to be taken apart again.
         rows: Sequence[tuple[Any, ...]] = result.cursor.fetchall()
         result.close()

@@ -4,7 +4,7 @@ import pytest
 import sqlalchemy as sa
 
 from liveness import Park, backlog, sweep
-from liveness.db import tables
+from liveness.db import heads, tables
 from liveness.db.heads import Line
 from liveness.handlers import WhenOrphaned
 from tests.fleet import Driven, Gate, Recorder, wait_until
@@ -292,6 +292,25 @@ def test_more_own_ones_than_were_read_ahead_are_a_line(fleet, small):
     assert sum(len(keys) for _, keys in taken) == 7
     assert timer.keys == names(9)
     assert fleet.rows() == []
+
+
+def test_on_mariadb_they_are_a_line_when_many_are_claimed_at_once(
+    every_fleet, small, monkeypatch
+):
+    """There only; elsewhere they are in any case."""
+    fleet, taken = every_fleet, {}
+    for many in (3, 2):
+        monkeypatch.setattr(heads, "MANY", many)
+        engine = fleet(**small)
+        arm(engine, *names(9, f"{many}-"))
+        engine.parts._agenda._entries.clear()
+        fleet.clock.advance(1)
+        taken[many] = watched(engine)
+        go(engine)
+        assert fleet.rows() == []
+    assert taken[2]
+    with engine.connect() as connection:
+        assert bool(taken[3]) == (connection.dialect.name != "mysql")
 
 
 def test_at_the_end_of_the_own_line_what_comes_next_is_read_ahead(fleet, small):

@@ -51,6 +51,19 @@ def claim(fleet, engine, count=3, taken=lambda values: None):
     return values
 
 
+def made_slowly(values):
+    """Set when the values are being made; to be set for them to be made."""
+    make, making, go_on = values._make, threading.Event(), threading.Event()
+
+    def slowly(rows):
+        making.set()
+        assert go_on.wait(10)
+        return make(rows)
+
+    values._make = slowly
+    return making, go_on
+
+
 def settled(engine, kind, count):
     wait_until(lambda: len(kind.calls) == count)
     engine.settle()
@@ -89,16 +102,9 @@ def test_it_is_told_of_once_whoever_looks_at_the_same_time(fleet, busy, gate):
     """One asks what is held while the values are being made; the handlers' thread comes
     to them then."""
     engine, kind = busy
-    told, making, go_on = [], threading.Event(), threading.Event()
+    told = []
     values = claim(fleet, engine, taken=told.append)
-    make = values._make
-
-    def slowly(rows):
-        making.set()
-        assert go_on.wait(10)
-        return make(rows)
-
-    values._make = slowly
+    making, go_on = made_slowly(values)
     asker = threading.Thread(target=engine.parts.runner.held)
     asker.start()
     assert making.wait(10)
@@ -113,16 +119,10 @@ def test_it_is_told_of_once_whoever_looks_at_the_same_time(fleet, busy, gate):
 def test_one_that_is_due_now_comes_before_it(fleet, busy, gate):
     """Though it was claimed later, while the values were being made."""
     engine, kind = busy
-    runner, making, go_on = engine.parts.runner, threading.Event(), threading.Event()
+    runner = engine.parts.runner
     values = claim(fleet, engine)
     make = values._make
-
-    def slowly(rows):
-        making.set()
-        assert go_on.wait(10)
-        return make(rows)
-
-    values._make = slowly
+    making, go_on = made_slowly(values)
     gate.open.set()
     assert making.wait(10)
     (now,) = make([(0, "timer", "now", 1, 1, *values._rows[0][5:])])

@@ -87,13 +87,3 @@ def test_names_do_not_pile_up(connection):
         )
     assert made == [1, 2, 3]
     assert len(statements._made) <= 2
-
-
-def test_rows_are_whole_though_sqlalchemy_is_told_of_one_column(store):
-    """Of a connection of the program's own; and of a host's, which knows nothing."""
-    value = store.arm("k")
-    with store.connect() as connection, store.host() as host:
-        statement = Prepared(sa.select(D.c.id, D.c.kind, D.c.key), connection.dialect)
-        for one in (connection, host):
-            found = statement.fetched(one, {})
-            assert list(map(tuple, found)) == [(value.id, "timer", "k")]
