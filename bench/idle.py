@@ -2,20 +2,27 @@
 
 Real engines on real connections, in one process; each on a machine of its own, as far
 as they know. Statements, rows and CPU are the server's own count, and are given per
-engine and second at the default intervals.
+engine and second at the default intervals. The floor of a thousand: as many connections
+of the bare driver that write a row each, by its key, as often as engines beat.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import random
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from bench import counters, machine, rows
+from bench import counters, machine, raw, rows
 from bench.context import Context
-from bench.driven import Herd, stretched
+from bench.driven import Herd, Schedule, Step, stretched
 from bench.rounds import Row, row
 from bench.servers import Place
+from liveness import Settings
+
+MANY = 1000
+"""Engines for which a goal is set, and the floor is measured."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,10 +39,10 @@ class Size:
 SIZES = {
     "quick": Size((1, 10), (0, 10_000), 4, {1: 0.2}, {}),
     "full": Size(
-        (1, 10, 100, 1000),
+        (1, 10, 100, MANY),
         (0, 1_000_000),
         30,
-        {1: 1.0, 1000: 10.0},
+        {1: 1.0, MANY: 4.0},
         {"sqlite": 100},
     ),
 }
@@ -51,6 +58,7 @@ class Cost:
     server_ms: float
     client_ms: float
     load: float
+    floor_ms: float | None = None
 
 
 def run(context: Context) -> Iterator[Row]:
@@ -91,6 +99,10 @@ def measure(context: Context, place: Place, engines: int, deadlines: int) -> Cos
         got, sent = (b - a for a, b in zip((got, sent), herd.traffic(), strict=True))
     finally:
         herd.close()
+    floor = None
+    if engines == MANY:
+        context.tell(f"{what}: bare beats, {size.seconds:g} s")
+        floor = bare_beats(place, ids, size.seconds, stretch)
     each = size.seconds * engines / stretch
     return Cost(
         statements=server.statements / each,
@@ -99,7 +111,39 @@ def measure(context: Context, place: Place, engines: int, deadlines: int) -> Cos
         server_ms=server.cpu * 1000 / each,
         client_ms=own * 1000 / each,
         load=load,
+        floor_ms=None if floor is None else floor * 1000 / each,
     )
+
+
+def bare_beats(
+    place: Place, ids: Sequence[str], seconds: float, stretch: float
+) -> float:
+    """CPU seconds of the server for nothing but beats: each row is written by its key,
+    on a connection of its own."""
+    now = "NOW(6)" if place.database == "mariadb" else "NOW()"
+    text = (
+        f"UPDATE liveness_engine SET beat_seq = beat_seq + 1, beat_at = {now}"
+        " WHERE id = %s"
+    )
+    interval = Settings().beat_interval * stretch
+    with contextlib.ExitStack() as stack:
+
+        def step_of(engine_id: str) -> Step:
+            connection = raw.connect(place.url)
+            stack.callback(connection.close)
+            cursor = connection.cursor()
+
+            def step() -> float:
+                cursor.execute(text, (engine_id,))
+                return interval * random.uniform(0.8, 1.0)
+
+            step()
+            return step
+
+        steps = [(random.uniform(0, interval), step_of(each)) for each in ids]
+        before = counters.server_cpu(place.server.process)
+        Schedule(steps, seconds).run(threads=4)
+        return counters.server_cpu(place.server.process) - before
 
 
 def _rows(place: Place, costs: dict[tuple[int, int], Cost]) -> Iterator[Row]:
@@ -126,7 +170,9 @@ def _rows(place: Place, costs: dict[tuple[int, int], Cost]) -> Iterator[Row]:
                 flat["note"] = "floor: with 10 engines"
             yield line("server CPU", "ms/s", cost.server_ms, **flat)
         yield line("own CPU", "ms/s", cost.client_ms)
-        if engines == 1000:
+        if cost.floor_ms is not None:
             goal = "value <= 5" if place.database == "mariadb" else None
-            share = cost.server_ms * engines / 10
-            yield line("server CPU of all", "% of a core", share, goal=goal)
+            share, bare = (ms * engines / 10 for ms in (cost.server_ms, cost.floor_ms))
+            note = "floor: a bare UPDATE for each beat, and nothing else"
+            more = {"goal": goal, "floors": [bare], "note": note}
+            yield line("server CPU of all", "% of a core", share, **more)

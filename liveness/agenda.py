@@ -81,13 +81,20 @@ class Agenda:
                     self._entries[entry.value.id] = entry
                     self._waiting.append((entry.due, entry.value.id))
 
-    def postpone(self, entries: Iterable[Entry], now: float) -> None:
-        """Try these again soon, a few times; then the next sweep will know better."""
+    def postpone(self, entries: Iterable[Entry], now: float) -> bool:
+        """Try these again soon, a few times; then the next sweep will know better.
+        False: one is not tried any more."""
+        again = True
         with self._lock:
             for entry in entries:
-                if entry.tries < TRIES and entry.value.id not in self._entries:
+                if entry.value.id in self._entries:
+                    continue
+                if entry.tries < TRIES:
                     due = now + SOON * 2**entry.tries
                     self._put(Entry(due, entry.value, entry.tries + 1))
+                else:
+                    again = False
+        return again
 
     @property
     def next_due(self) -> float:

@@ -148,11 +148,11 @@ class Detector:
         if now - run.asked > gap:
             return None
         # A gap between the observer's own beats restarts the run as well.
-        silent = now - max(run.since, self._trust.steady_since(gap))
-        if silent < wait:
+        since = max(run.since, self._trust.steady_since(gap))
+        if now < since + wait:
             self._cannot_judge(engine, gap)
             return None
-        return f"silent for {silent:.1f} s (ttl {engine.ttl:g} s)"
+        return f"silent for {now - since:.1f} s (ttl {engine.ttl:g} s)"
 
     def _continued(self, engine: Engine, asked: float, answered: float) -> Run:
         run = self._runs.get(engine.id)

@@ -660,7 +660,7 @@ class Running:
         """Put on the agenda what is due before the next sweep, and wake the loop if
         that is earlier than it thinks."""
         now = self._clock.monotonic()
-        soon = now + self._live.settings.sweep_interval * 1.5
+        soon = now + self._sweep.horizon
         skew = self._sweep.skew
         last = skew.moment(soon)  # most are later, and nothing more is asked of them
         early = [value for value in values if value.due_at <= last]

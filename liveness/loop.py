@@ -320,8 +320,12 @@ class Loop:
         self._runner.run(values, punctual=len(claimed) < self._runner.batch_size)
         self.on_fired(claimed)
         _, missed = _split(ready, {value.id for value in claimed})
-        self._agenda.postpone([e for e in missed if not e.value.attempts], now)
-        self._suspects.postpone([e for e in missed if e.value.attempts], now)
+        fresh = self._agenda.postpone([e for e in missed if not e.value.attempts], now)
+        rest = self._suspects.postpone([e for e in missed if e.value.attempts], now)
+        if not (fresh and rest):
+            # It may not be committed yet; off duty, the next sweep is far.
+            soon = now + self.settings.sweep_interval
+            self._next_sweep = min(self._next_sweep, soon)
 
     def _with_reason(self, value: Deadline, now: float) -> Deadline:
         """Due is due to the promise, or to a retry before it."""
@@ -357,9 +361,9 @@ class Loop:
                 event="swept",
                 engine=self._me,
             )
-        interval = self.settings.sweep_interval * random.uniform(0.9, 1.1)
+        rest = counts.rest * random.uniform(0.9, 1.1)
         now = self._clock.monotonic()
-        self._next_sweep = now if counts.more else now + interval
+        self._next_sweep = now if counts.more else now + rest
         self._again_by = counts.again_by
 
     def _ran_dry(self, now: float) -> bool:
@@ -379,7 +383,7 @@ class Loop:
         wake = min(self._runner.next_late, self._runner.next_help)
         if not self.draining:
             wake = min(wake, self._next_wake(now))
-        return min(max(wake - now, 0.0), self.settings.sweep_interval * 2)
+        return min(max(wake - now, 0.0), self.settings.sweep_interval * 1.5)
 
     def _next_wake(self, now: float) -> float:
         if not self._trust.good or self._admission.room == 0:
@@ -398,7 +402,7 @@ class Loop:
     def due_again(self, value: Deadline, due_in: float) -> None:
         """A deadline of this engine has the new ``value``, due in so many seconds."""
         due = self._clock.monotonic() + due_in
-        if due_in <= self.settings.sweep_interval * 1.5:
+        if due_in <= self._sweep.horizon:
             moment = self._sweep.skew.moment(due)
             armed = not value.attempts  # rearmed: a new promise
             value = value._replace(

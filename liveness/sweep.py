@@ -27,6 +27,7 @@ from liveness.db.finding import Finder, Question, Scope
 from liveness.db.heads import Line
 from liveness.db.rows import EPOCH_LIMIT
 from liveness.detector import WINDOW, Detector
+from liveness.duty import Duty
 from liveness.handlers import Handlers, WhenOrphaned
 from liveness.model import Deadline, DeadlineState, Engine, EngineState
 from liveness.pace import Pace
@@ -64,7 +65,8 @@ class Counts:
     """What one pass did, in rows. ``more``: a page was full, another pass is due;
     ``again_by``: from when, on the monotonic clock, there is more to do: a silent
     engine can be fenced, or more own deadlines are due than the page of them holds;
-    they come after those that it holds."""
+    they come after those that it holds. ``rest``: seconds until the next sweep, if
+    nothing else tells of one."""
 
     fenced: int = 0
     adopted: int = 0
@@ -74,6 +76,7 @@ class Counts:
     purged: int = 0
     more: bool = False
     again_by: float = float("inf")
+    rest: float = 0.0
 
     def __str__(self) -> str:
         rows = ("fenced", "adopted", "retriggered", "expired", "parked", "purged")
@@ -130,6 +133,7 @@ class Sweep:
     ) -> None:
         self.settings = settings
         self.skew = Skew(clock)
+        self.duty = Duty(clock, settings)
         self._me = me
         self._clock = clock
         self._trust = trust
@@ -159,6 +163,7 @@ class Sweep:
         self._neighbours = self._rank = 0
         self._counted = 0
         self._doubt_until = float("-inf")
+        self._looks = False  # for own claims, in this pass
         self._missing: dict[str, float] = {}
         self._moves = 0
 
@@ -176,7 +181,13 @@ class Sweep:
 
     def configure(self, settings: Settings) -> None:
         """Go on with other settings."""
-        self.settings = self._detector.settings = settings
+        self.settings = self._detector.settings = self.duty.settings = settings
+
+    @property
+    def horizon(self) -> float:
+        """Seconds for which own deadlines are read ahead, and put on the agenda when
+        they are armed: until after the next sweep, however late it is."""
+        return self.duty.interval * 1.5
 
     def doubt(self) -> None:
         """An answer may have been lost: for a lease, look for claims that this engine
@@ -200,11 +211,15 @@ class Sweep:
         """One pass. Afterwards what it found, within its bounds, is fenced, owned,
         running or parked; the counts say how much. Claims nothing while suspended."""
         counts = Counts()
+        self.duty.begin(self.fleet_size)
+        ahead = self.duty.interval
         self._look_for_own()
         quiet, self._quiet = self._quiet and self._trust.good, False
         asked = self._question(self._dead) if quiet else None
         seen = self._observe(connection, asked)
+        self.duty.look(seen.engines, seen.now)
         self._dead = dead = self._judge(connection, seen.engines, counts)
+        counts.rest = self.settings.sweep_interval  # if nothing is read ahead
         if self._trust.good:
             self._admission.begin_pass()
             self._walks.keep(dead)
@@ -222,6 +237,8 @@ class Sweep:
             self._claim_overdue(connection, found.overdue, counts)
             self._admission.end_pass()
             self._note_more(connection, found.own, counts)
+            if not (question.scope.fresh_only or self._doubts):
+                counts.rest = min(ahead, self.duty.interval)
         return counts
 
     # --- who is dead ----------------------------------------------------------
@@ -290,6 +307,7 @@ class Sweep:
         pause = self._house_pause(self.fleet_size)
         if self._missing:
             pause = self.settings.ttl / 4  # is it missing for a whole lease?
+            self.duty.stay()
         self._next_housekeeping = now + pause * random.uniform(0.8, 1.2)
 
     def _house_pause(self, fleet: int) -> float:
@@ -300,10 +318,13 @@ class Sweep:
     def _look_for_own(self) -> None:
         """Once a lease, also for claims of which no error told: see :meth:`doubt`."""
         now = self._clock.monotonic()
-        if now >= self._next_doubt:
-            until = now + self.settings.sweep_interval
-            self._doubt_until = max(self._doubt_until, until)
+        self._looks = now + self.duty.interval >= self._next_doubt
+        if self._looks:
             self._next_doubt = now + self.settings.ttl * random.uniform(0.8, 1.2)
+
+    @property
+    def _doubts(self) -> bool:
+        return self._clock.monotonic() < self._doubt_until
 
     def _gone_for_good(self, owners: dict[str, bool], now: float) -> list[str]:
         """Of ``owners``: those that ended, and those that were missing for a whole
@@ -327,7 +348,7 @@ class Sweep:
     def _scope(self) -> Scope:
         settings = self.settings
         return Scope(
-            horizon=settings.sweep_interval * 1.5,
+            horizon=self.horizon,
             grace=self._grace,
             kinds=tuple(self._handlers),
             unknown_grace=settings.unknown_kind_grace,
@@ -335,8 +356,7 @@ class Sweep:
             own_limit=self._own_page,
             fresh_only=self._admission.suspect_held,
             foreign_due=self.skew.steady,
-            held=self._admission.unknown
-            or (self._clock.monotonic() < self._doubt_until),
+            held=self._admission.unknown or self._looks or self._doubts,
         )
 
     def _hold_lost(self, connection: sa.Connection, held: Iterable[Deadline]) -> None:
@@ -553,7 +573,7 @@ class Sweep:
 
     def _note_own(self, own: Iterable[Deadline]) -> None:
         """Put what is due before the next sweep on the agenda."""
-        soon = self._clock.monotonic() + self.settings.sweep_interval * 1.5
+        soon = self._clock.monotonic() + self.horizon
         latest = self.skew.moment(soon)
         entries = [
             Entry(self.skew.monotonic(value.due_at), value)

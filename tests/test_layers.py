@@ -32,7 +32,7 @@ LAYERS = """
     backlog
     handlers
     detector heart runner audit chronicle
-    settle owner admission metrics walks
+    settle owner admission metrics walks duty
     sweep
     loop
     engine

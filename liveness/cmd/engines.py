@@ -160,6 +160,8 @@ class Drain(app.Changing):
         return parser
 
     def take_action(self, args: argparse.Namespace) -> None:
+        from liveness.detector import WINDOW
+
         with self.database(args) as connection:
             engine = living(connection, args.id).engine
             if engine.state != model.EngineState.DRAINING:
@@ -172,7 +174,8 @@ class Drain(app.Changing):
                 sweep = self.settings(args).sweep_interval
                 self.say(
                     f"{named(engine)} was asked to drain; it obeys at its next sweep"
-                    f" (about {sweep:g} s)."
+                    f" (about {sweep:g} s; in a fleet of more than {WINDOW}, up to its"
+                    f" lease of {engine.ttl:g} s)."
                 )
             else:
                 self.say(f"{named(engine)} drains already.")

@@ -71,6 +71,7 @@ class Engines:
         # The statements of an engine at rest are built once.
         self._beat = self._beat_statement()
         self._observe: dict[Hashable, Any] = {}
+        self._around = True  # the ring's first ones are read as well as the next
 
     def register(self, connection: sa.Connection, engine: Engine) -> None:
         """Afterwards ``engine`` has a row, live, with ``beat_seq`` as given; its times
@@ -181,7 +182,24 @@ class Engines:
         In a ring every engine is read by some, however many there are, and no clock
         decides who is read.
         """
-        name = (connection.dialect.name, window, question and question.name)
+        seen, living = self._read(connection, me, window, question)
+        if not self._around and living <= window:
+            self._around = True
+            seen, living = self._read(connection, me, window, question)
+        elif living > 2 * window:
+            self._around = False  # as many follow as are wanted
+        return seen
+
+    def _read(
+        self,
+        connection: sa.Connection,
+        me: str,
+        window: int,
+        question: Question | None,
+    ) -> tuple[Observation, int]:
+        """One reading, and how many living engines were in it."""
+        asked = question and question.name
+        name = (connection.dialect.name, window, self._around, asked)
         statement = self._observe.get(name)
         if statement is None:
             if len(self._observe) > 16:
@@ -194,15 +212,16 @@ class Engines:
         shown = [row for row in rows if row[reading.WHY] == reading.ENGINE]
         others = [row for row in rows if row[reading.WHY] in reading.WORK]
         engines = [Engine(*row[: reading.WIDTH]) for row in shown]
-        ring = [e for e in engines if e.alive][: window + 1]
+        living = [e for e in engines if e.alive]
         server, now, took = reading.facts_in(facts)
-        return Observation(
+        seen = Observation(
             server,
             now,
-            tuple(ring + [e for e in engines if not e.alive]),
+            tuple(living[: window + 1] + [e for e in engines if not e.alive]),
             found_of(map(reading.alone, others), me) if question else None,
             took,
         )
+        return seen, len(living)
 
     def count_alive(self, connection: sa.Connection) -> int:
         """How many engines are alive."""
@@ -290,7 +309,7 @@ class Engines:
         dead = sa.select(E).where(E.c.ended_at.is_not(None))
         engines = [
             living.where(E.c.id >= me).limit(window + 1),
-            living.where(E.c.id < me).limit(window),
+            *([living.where(E.c.id < me).limit(window)] if self._around else []),
             dead.order_by(E.c.ended_at.desc()).limit(DEAD_SHOWN),
         ]
         server = sa.literal_column(IDENTITY[dialect], sa.String)

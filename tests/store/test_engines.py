@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from liveness import exceptions
 from liveness.db import tables
-from liveness.db.engines import DEAD_SHOWN
+from liveness.db.engines import DEAD_SHOWN, Engines
 from liveness.db.finding import Finder, Scope
 from liveness.model import Deadline, EngineState
 from tests.store.conftest import ME, Store, engine_value
@@ -305,6 +305,36 @@ def test_the_ring_closes_behind_the_last_engine(store):
         "e002",
         "e003",
     ]
+
+
+def test_where_enough_engines_follow_the_rings_beginning_is_not_read(store):
+    engines, rows = Engines(store.clock), []
+    read = engines._read
+
+    def counted(*args):
+        seen, living = read(*args)
+        rows.append(living)
+        return seen, living
+
+    engines._read = counted
+
+    def ring_without(*gone: str) -> list[str]:
+        rows.clear()
+        with store.connect() as connection:
+            connection.execute(sa.delete(E).where(E.c.id.in_(gone)))
+            seen = engines.observe(connection, "e007", WINDOW)
+        return [engine.id for engine in seen.engines if engine.id != "e007"]
+
+    fleet(store, 4 * WINDOW)
+    assert ring_without() == ["e008", "e009", "e010", "e011", "e012"]
+    assert rows == [1 + 2 * WINDOW]
+    assert ring_without() == ["e008", "e009", "e010", "e011", "e012"]
+    assert rows == [1 + WINDOW]
+    short = [f"e{n:03}" for n in range(8, 16)]
+    assert ring_without(*short) == ["e016", "e017", "e018", "e019", "e000"]
+    assert rows == [5, 5 + WINDOW]  # it has become too short
+    assert ring_without() == ["e016", "e017", "e018", "e019", "e000"]
+    assert rows == [5 + WINDOW]
 
 
 def test_an_engine_without_a_row_observes_all_the_same(store):
