@@ -71,7 +71,7 @@ class Duty:
 
     def look(self, engines: Iterable[Engine], now: datetime) -> None:
         """Somebody silent needs observers until it beats or is fenced, whoever was on
-        duty so far: an engine that sees one is on duty for two leases more.
+        duty so far: an engine that sees one is on duty, whatever it drew.
 
         ``now`` is the database's time. Where its clock is wrong, too many are on duty,
         or none but those that drew it.
@@ -81,10 +81,4 @@ class Duty:
             self._large, self.on = False, True
         self._shortest = min((e.ttl for e in living), default=float("inf"))
         if any((now - e.beat_at).total_seconds() > SILENT * e.ttl for e in living):
-            self.stay()
-
-    def stay(self) -> None:
-        """Be on duty for two leases at least."""
-        self.on = True
-        until = self._clock.monotonic() + 2 * self.settings.ttl
-        self._until = max(self._until, until)
+            self.on = True

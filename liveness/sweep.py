@@ -276,6 +276,7 @@ class Sweep:
         self._rank = self._place_among([engine.id for engine in living])
         self._bell.watch(living)
         self._keep_house(connection, counts)
+        self.duty.on |= bool(self._missing)
         dead = gone + [e.id for e in engines if not e.alive] + self._lingering
         return [engine_id for engine_id in dict.fromkeys(dead) if engine_id != self._me]
 
@@ -307,7 +308,6 @@ class Sweep:
         pause = self._house_pause(self.fleet_size)
         if self._missing:
             pause = self.settings.ttl / 4  # is it missing for a whole lease?
-            self.duty.stay()
         self._next_housekeeping = now + pause * random.uniform(0.8, 1.2)
 
     def _house_pause(self, fleet: int) -> float:

@@ -196,20 +196,23 @@ def test_with_somebody_on_duty_it_takes_a_lease_as_ever(fleet, large, drawn):
     assert fenced_after(fleet, victim, others) <= WAIT + ON * 1.1 + MICRO
 
 
-def test_one_stays_on_duty_until_the_silent_one_is_judged(fleet, large, drawn):
+def test_one_stays_on_duty_until_the_silent_one_is_judged(
+    fleet, large, drawn, monkeypatch
+):
     drawn.value = 0.0
     alone(fleet, 6 * TTL, *large)
-    drawn.value = 0.99
     victim, *others = large
     alone(fleet, TTL / 3 + ON * 1.1, *others)
-    for engine in others:  # of whom two see it
-        until = engine.parts._sweep.duty._until
-        left = TTL if engine in large[4:] else 0.0
-        engine.parts._sweep.duty._until = min(until, fleet.clock.monotonic() + left)
+    drawn.value = 0.99
+    monkeypatch.setattr(duty, "SHIFT", 0.0)  # from now on they draw at each sweep
+    for engine in others:
+        engine.parts._sweep.duty._until = 0.0
     assert fenced_after(fleet, victim, others) <= WAIT + ON * 1.1 + MICRO
+    assert on_duty(others) == []
 
 
-def test_a_missing_owner_is_looked_at_for_a_lease(fleet, large):
+def test_a_missing_owner_is_looked_at_for_a_lease(fleet, large, monkeypatch):
+    monkeypatch.setattr(duty, "SHIFT", 0.0)  # else one draws, and goes
     alone(fleet, 6 * TTL, *large)
     first, *rest, last = large
     last.live.arm("timer", "k", due_in=3600)
@@ -298,7 +301,10 @@ def test_a_claim_of_which_no_error_told_is_held_within_a_lease(fleet, resting):
     timer = resting.live.handlers.get("timer")
     resting.live.arm("timer", "k", due_in=3600)
     fleet.execute(sa.update(D).values(state="claimed", attempts=1))
-    alone(fleet, TTL, *fleet.engines)
+    now = fleet.clock.monotonic()
+    resting.parts._sweep._next_doubt = now + 1.2 * TTL
+    resting.parts.loop._next_sweep = now + 0.4 * TTL
+    alone(fleet, TTL / 2, *fleet.engines)  # its next sweep would be too late
     assert timer.keys == ["k"]
 
 

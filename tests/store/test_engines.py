@@ -333,8 +333,9 @@ def test_where_enough_engines_follow_the_rings_beginning_is_not_read(store):
     short = [f"e{n:03}" for n in range(8, 16)]
     assert ring_without(*short) == ["e016", "e017", "e018", "e019", "e000"]
     assert rows == [5, 5 + WINDOW]  # it has become too short
-    assert ring_without() == ["e016", "e017", "e018", "e019", "e000"]
-    assert rows == [5 + WINDOW]
+    for _ in range(2):
+        assert ring_without() == ["e016", "e017", "e018", "e019", "e000"]
+        assert rows == [5 + WINDOW]
 
 
 def test_an_engine_without_a_row_observes_all_the_same(store):
