@@ -140,6 +140,7 @@ def test_in_a_fleet_that_has_shrunk_all_are_on_duty(fleet, large):
     first, *others = large
     for other in others:
         fleet.bury(other)
+    first.parts.loop._next_sweep = fleet.clock.monotonic() + OFF
     alone(fleet, OFF * 1.1, first)
     assert 20 <= sweeps(fleet, 44, [first])[0] <= 25
 
