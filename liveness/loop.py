@@ -219,7 +219,9 @@ class Loop:
     def fire_due(self, connection: sa.Connection) -> None:
         """The same in the middle of a pass, if there is one."""
         now = self._clock.monotonic()
-        due = min(self._agenda.next_due, self._suspects.next_due)
+        due = min(
+            self._agenda.next_due, self._suspects.next_due, self._backlog.own_from
+        )
         if due <= now and self._trust.good:
             self._fire(connection)
 

@@ -230,13 +230,12 @@ class Sweep:
                     connection, question.scope, question.dead, question.offset
                 )
             self._quiet = found.rows <= FEW
-            self._note_own(found.own)
+            self._note_page(connection, found.own, counts)
             self._hold_lost(connection, found.held)
             self._take_page(connection, found.orphans, counts)
             self._walk(connection, question.scope, counts)
             self._claim_overdue(connection, found.overdue, counts)
             self._admission.end_pass()
-            self._note_more(connection, found.own, counts)
             if not (question.scope.fresh_only or self._doubts):
                 counts.rest = min(ahead, self.duty.interval)
         return counts
@@ -390,30 +389,39 @@ class Sweep:
             len(orphans) >= self._page
             and self._may_open(Line.NOBODYS, connection)
             and all(
-                value.owner_id is None
-                and value.expired
-                and not value.attempts
-                and value.max_attempts > 1
-                and not hopeless(value, value.kind in self._handlers)
+                value.owner_id is None and value.expired and self._is_plain(value)
                 for value in orphans
             )
         )
+
+    def _is_plain(self, value: Deadline) -> bool:
+        """It can be claimed together with others, and needs no look before."""
+        known = value.kind in self._handlers
+        fresh = not value.attempts and value.max_attempts > 1
+        return fresh and not hopeless(value, known)
 
     def _may_open(self, line: Line, connection: sa.Connection) -> bool:
         limit = self.settings.batch_size
         return self._backlog.may_open(line, connection.dialect, limit)
 
-    def _note_more(
+    def _note_page(
         self, connection: sa.Connection, own: Sequence[Deadline], counts: Counts
     ) -> None:
-        """More own deadlines may be due than the page of them holds, after those."""
-        if len(own) < self._own_page:
+        """Own deadlines go on the agenda. If they fill the page, more may be due after
+        those; if all of them are due, the loop claims these as well from the head of
+        their line."""
+        full = len(own) >= self._own_page
+        line = full and self._may_open(Line.OWN, connection)
+        if line and all(value.due and self._is_plain(value) for value in own):
+            self._backlog.own_from = self._clock.monotonic()
             return
-        more = self.skew.monotonic(own[-1].due_at)
-        if self._may_open(Line.OWN, connection):
-            self._backlog.own_from = more
-        else:
-            counts.again_by = min(counts.again_by, more)
+        self._note_own(own)
+        if full:
+            more = self.skew.monotonic(own[-1].due_at)
+            if line:
+                self._backlog.own_from = more
+            else:
+                counts.again_by = min(counts.again_by, more)
 
     def _walk(self, connection: sa.Connection, scope: Scope, counts: Counts) -> None:
         """A page of an engine that had many, or several small ones. (When that ends,
@@ -483,7 +491,7 @@ class Sweep:
         """Seconds until an own deadline is due that could be fired then."""
         if not self._admission.room:
             return float("inf")
-        due = self._agenda.next_due
+        due = min(self._agenda.next_due, self._backlog.own_from)
         if not self._admission.suspect_held:
             due = min(due, self._suspects.next_due)
         return due - self._clock.monotonic()

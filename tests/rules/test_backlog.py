@@ -122,7 +122,9 @@ def test_what_must_be_looked_at_one_by_one_is_no_line(
     taken = watched(engine)
     go(engine, 1)
     assert taken == []
-    fleet.live(20, engine, step=1)
+    for _ in range(20):
+        fleet.live(1, engine, step=1)
+        wait_until(lambda: not engine.unanswered)
     assert {row.state for row in fleet.rows()} <= {"parked"}
 
 
@@ -280,18 +282,56 @@ def test_a_kind_without_a_handler_is_passed_by(fleet, small):
 # --- own ----------------------------------------------------------------------
 
 
-def test_more_own_ones_than_were_read_ahead_are_a_line(fleet, small):
+@pytest.mark.parametrize(("read", "from_the_head"), [("when due", 9), ("ahead", 7)])
+def test_more_own_ones_than_a_page_holds_are_a_line(fleet, small, read, from_the_head):
+    """With those of the page, if they are due when it is read."""
     timer = Recorder()
     engine = fleet(timer, **small)
     arm(engine, *names(9))
     engine.parts._agenda._entries.clear()  # as after many arms of other processes
-    fleet.clock.advance(1)
     taken = watched(engine)
+    if read == "ahead":
+        engine.turn()
+    fleet.clock.advance(1)
     go(engine)
     assert {line for line, _ in taken} == {Line.OWN}
-    assert sum(len(keys) for _, keys in taken) == 7
+    assert sum(len(keys) for _, keys in taken) == from_the_head
     assert timer.keys == names(9)
     assert fleet.rows() == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"attempts": 1}, {"max_attempts": 1}, {"payload": "no JSON"}, {"epoch": 1 << 62}],
+)
+def test_own_ones_that_must_be_looked_at_are_on_the_agenda(fleet, small, changes):
+    """The first of a page; the rest of the page with it."""
+    engine = fleet(**small)
+    arm(engine, *names(9))
+    engine.parts._agenda._entries.clear()
+    fleet.execute(sa.update(D).where(D.c.key == "k0").values(changes))
+    fleet.clock.advance(1)
+    with engine.connect() as connection:
+        engine.parts.loop._sweep.run_pass(connection)
+    parts = engine.parts
+    assert len(parts._agenda) + len(parts._suspects) == 2
+    go(engine)
+    assert {row.state for row in fleet.rows()} <= {"parked"}
+
+
+def test_a_line_of_own_ones_is_served_while_others_are_taken_over(fleet, small):
+    """In the middle of a sweep, as what is on the agenda is."""
+    timer, dead = Recorder(), fleet()
+    engine = fleet(timer, **small)
+    arm(dead, *names(2, "orphan"), due_in=HOUR)
+    arm(engine, *names(2))
+    engine.parts._agenda._entries.clear()
+    fleet.bury(dead)
+    fleet.clock.advance(1)
+    with engine.connect() as connection:
+        engine.parts.loop._sweep.run_pass(connection)
+    engine.settle()
+    assert timer.keys == names(2)
 
 
 def test_on_mariadb_they_are_a_line_when_many_are_claimed_at_once(
