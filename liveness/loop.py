@@ -91,6 +91,7 @@ class Loop:
         self._failing = False
         self._conflicts = 0
         self._next_sweep = float("-inf")
+        self._soon = float("inf")  # one more, whatever the one before finds
         self._again_by = float("inf")
         self._fired = False  # in this turn
         self._came_round = clock.monotonic()
@@ -326,8 +327,8 @@ class Loop:
         rest = self._suspects.postpone([e for e in missed if e.value.attempts], now)
         if not (fresh and rest):
             # It may not be committed yet; off duty, the next sweep is far.
-            soon = now + self.settings.sweep_interval
-            self._next_sweep = min(self._next_sweep, soon)
+            self._soon = now + self.settings.sweep_interval
+            self._next_sweep = min(self._next_sweep, self._soon)
 
     def _with_reason(self, value: Deadline, now: float) -> Deadline:
         """Due is due to the promise, or to a retry before it."""
@@ -365,7 +366,9 @@ class Loop:
             )
         rest = counts.rest * random.uniform(0.9, 1.1)
         now = self._clock.monotonic()
-        self._next_sweep = now if counts.more else now + rest
+        if self._soon <= began:
+            self._soon = float("inf")
+        self._next_sweep = now if counts.more else min(now + rest, self._soon)
         self._again_by = counts.again_by
 
     def _ran_dry(self, now: float) -> bool:

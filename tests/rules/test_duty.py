@@ -275,8 +275,13 @@ def test_what_was_armed_before_it_went_off_duty_is_punctual(
     assert not engine.parts._sweep.duty.on
 
 
-def test_what_was_not_committed_when_it_was_due_is_found_soon(fleet, resting):
-    """As long as that takes the owner no longer than the others."""
+@pytest.mark.parametrize("sweeps_in", [1.0, 3.3, 20.0])
+def test_what_was_not_committed_when_it_was_due_is_found_soon(
+    fleet, resting, sweeps_in
+):
+    """As long as that takes the owner no longer than the others; also if it sweeps just
+    before it is committed."""
+    resting.parts.loop._next_sweep = fleet.clock.monotonic() + sweeps_in
     with resting.connect() as connection:
         resting.live.arm("timer", "early", due_in=3.0)
         row = fleet.row("early")
@@ -305,6 +310,7 @@ def test_a_claim_of_which_no_error_told_is_held_within_a_lease(fleet, resting):
     now = fleet.clock.monotonic()
     resting.parts._sweep._next_doubt = now + 1.2 * TTL
     resting.parts.loop._next_sweep = now + 0.4 * TTL
+    resting.parts.loop._again_by = float("inf")
     alone(fleet, TTL / 2, *fleet.engines)  # its next sweep would be too late
     assert timer.keys == ["k"]
 
