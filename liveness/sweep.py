@@ -203,8 +203,11 @@ class Sweep:
     def _page(self) -> int:
         return max(PAGE, self.settings.batch_size)
 
-    @property
-    def _own_page(self) -> int:
+    def _own_page(self, connection: sa.Connection) -> int:
+        """The fewer are read ahead, the sooner more than those are claimed from the
+        head of their line, if that can be."""
+        if self._may_open(Line.OWN, connection):
+            return self._page
         return max(OWN_PAGE, self.settings.batch_size)
 
     def run_pass(self, connection: sa.Connection) -> Counts:
@@ -215,7 +218,7 @@ class Sweep:
         ahead = self.duty.interval
         self._look_for_own()
         quiet, self._quiet = self._quiet and self._trust.good, False
-        asked = self._question(self._dead) if quiet else None
+        asked = self._question(connection, self._dead) if quiet else None
         seen = self._observe(connection, asked)
         self.duty.look(seen.engines, seen.now)
         self._dead = dead = self._judge(connection, seen.engines, counts)
@@ -223,7 +226,7 @@ class Sweep:
         if self._trust.good:
             self._admission.begin_pass()
             self._walks.keep(dead)
-            question = self._question(dead)
+            question = self._question(connection, dead)
             found = seen.found
             if found is None or question != asked:  # of others, or otherwise
                 found = self._finder.find(
@@ -339,12 +342,13 @@ class Sweep:
 
     # --- what is there to do --------------------------------------------------
 
-    def _question(self, dead: Iterable[str]) -> Question:
+    def _question(self, connection: sa.Connection, dead: Iterable[str]) -> Question:
         """What is to be found as things are; if these are the dead."""
         some = [owner for owner in dead if owner not in self._walks]
-        return self._finder.question(self._scope(), some, self._offset)
+        scope = self._scope(connection)
+        return self._finder.question(scope, some, self._offset)
 
-    def _scope(self) -> Scope:
+    def _scope(self, connection: sa.Connection) -> Scope:
         settings = self.settings
         return Scope(
             horizon=self.horizon,
@@ -352,7 +356,7 @@ class Sweep:
             kinds=tuple(self._handlers),
             unknown_grace=settings.unknown_kind_grace,
             limit=self._page,
-            own_limit=self._own_page,
+            own_limit=self._own_page(connection),
             fresh_only=self._admission.suspect_held,
             foreign_due=self.skew.steady,
             held=self._admission.unknown or self._looks or self._doubts,
@@ -410,7 +414,7 @@ class Sweep:
         """Own deadlines go on the agenda. If they fill the page, more may be due after
         those; if all of them are due, the loop claims these as well from the head of
         their line."""
-        full = len(own) >= self._own_page
+        full = len(own) >= self._own_page(connection)
         line = full and self._may_open(Line.OWN, connection)
         if line and all(value.due and self._is_plain(value) for value in own):
             self._backlog.own_from = self._clock.monotonic()

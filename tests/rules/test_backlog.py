@@ -353,6 +353,17 @@ def test_on_mariadb_they_are_a_line_when_many_are_claimed_at_once(
         assert bool(taken[3]) == (connection.dialect.name != "mysql")
 
 
+@pytest.mark.parametrize(("batch", "on_mariadb"), [(5, 1000), (400, 400)])
+def test_a_page_is_short_where_what_follows_it_is_a_line(
+    every_fleet, batch, on_mariadb
+):
+    engine = every_fleet(batch_size=batch)
+    with engine.connect() as connection:
+        most = engine.parts.loop._sweep._scope(connection).own_limit
+        mariadb = connection.dialect.name == "mysql"
+    assert most == (on_mariadb if mariadb else max(batch, 200))
+
+
 def test_at_the_end_of_the_own_line_what_comes_next_is_read_ahead(fleet, small):
     """Nine in a row, a tenth of a second apart: each in its time, though no sweep is
     due."""

@@ -578,7 +578,8 @@ def test_own_claims_are_looked_for_once_a_lease_in_a_fleet_of_any_size(fleet, la
     kept, looked = Fault(engine.parts.engines, "owners_not_alive"), []
     for _ in range(20):
         fleet.live(2, engine)
-        looked.append(engine.parts._sweep._scope().held)
+        with engine.connect() as connection:
+            looked.append(engine.parts._sweep._scope(connection).held)
     assert kept.calls == 0
     assert not all(looked)
     assert any(looked[1:])
