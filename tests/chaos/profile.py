@@ -28,6 +28,9 @@ OPTIONS: dict[str, Any] = {
 PAGE = 3
 """Rows of a page, and of a batch, in some of the engines: they claim from heads."""
 
+WINDOW = 2
+"""Engines that some of the engines observe: for them the fleet is a large one."""
+
 TIMES = (
     "ttl",
     "beat_interval",

@@ -16,7 +16,7 @@ from tests.chaos import engine_faults, history, slots
 from tests.chaos.database import Database
 from tests.chaos.faults import Fault, Kind
 from tests.chaos.nemesis import Nemesis, schedule
-from tests.chaos.profile import PAGE, TIMES, USUAL, Profile
+from tests.chaos.profile import PAGE, TIMES, USUAL, WINDOW, Profile
 
 SETTLED = 90.0
 """Seconds that a quiet end may last before what is left over counts as lost."""
@@ -117,8 +117,10 @@ class Run:
             page = PAGE if number in self.with_small_pages else None
             if page:
                 options["batch_size"] = page
+            large = number in self.in_a_large_fleet
             todo = {
                 "page": page,
+                "window": WINDOW if large else None,
                 "seed": self.orders.seed,
                 "rate": profile.rate,
                 "taste": dict(profile.taste),
@@ -142,6 +144,12 @@ class Run:
     def with_small_pages(self) -> list[int]:
         """The slots in which a few deadlines are a long line."""
         return list(range(1, self.orders.engines, 2))
+
+    @property
+    def in_a_large_fleet(self) -> list[int]:
+        """The slots in which an engine sees a part of the others, and has duty by
+        turns."""
+        return list(range(2, self.orders.engines, 3))
 
     def _kinds(self) -> dict[str, Kind]:
         every = {**engine_faults.kinds(self.slots), **self.database.faults()}

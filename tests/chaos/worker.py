@@ -20,7 +20,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from liveness import Liveness, Settings, sweep
+from liveness import Liveness, Settings, detector, duty, sweep
 from liveness.exceptions import LivenessError
 from liveness.identity import Identity
 from tests.chaos import history, kinds, mutants, watch
@@ -41,6 +41,8 @@ def main() -> int:
     _live_on(todo["machine"])
     if todo["page"]:
         sweep.PAGE = sweep.OWN_PAGE = todo["page"]
+    if todo["window"]:
+        detector.WINDOW = sweep.WINDOW = duty.WINDOW = todo["window"]
     mutants.plant(todo.get("mutant"))
     watch.install()
     rng = random.Random(f"{todo['seed']} {todo['slot']} {todo['start']}")
