@@ -351,8 +351,9 @@ class Loop:
             )
 
     def _sweep_now(self, connection: sa.Connection) -> None:
-        began = self._clock.monotonic()
+        self._next_sweep = began = self._clock.monotonic()
         counts = self._sweep.run_pass(connection)
+        again = counts.more or self._next_sweep < began  # what fired in it wants one
         counts.expired += self._headed
         self._headed = 0
         self.on_sweep(counts, self._clock.monotonic() - began)
@@ -368,7 +369,7 @@ class Loop:
         now = self._clock.monotonic()
         if self._soon <= began:
             self._soon = float("inf")
-        self._next_sweep = now if counts.more else min(now + rest, self._soon)
+        self._next_sweep = now if again else min(now + rest, self._soon)
         self._again_by = counts.again_by
 
     def _ran_dry(self, now: float) -> bool:

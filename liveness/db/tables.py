@@ -79,6 +79,7 @@ deadline = sa.Table(
     sa.UniqueConstraint("kind", "key", name="uq_liveness_deadline_kind_key"),
     sa.Index("ix_liveness_deadline_due", "state", "due_at", "id"),
     sa.Index("ix_liveness_deadline_owner", "owner_id", "state", "due_at", "id"),
+    # SQLite must never give out an id twice: a stale write would hit another deadline.
     sqlite_autoincrement=True,
 )
 

@@ -353,6 +353,27 @@ def test_on_mariadb_they_are_a_line_when_many_are_claimed_at_once(
         assert bool(taken[3]) == (connection.dialect.name != "mysql")
 
 
+def test_a_line_that_ends_in_the_middle_of_a_sweep_is_read_on_at_once(fleet, small):
+    """What is due after those that filled the page was not read."""
+    timer, dead = Recorder(), fleet()
+    engine = fleet(timer, **{**small, "sweep_interval": 5})
+    arm(dead, "orphan", due_in=HOUR)
+    arm(engine, *names(2))
+    arm(engine, "later", due_in=3)
+    engine.parts._agenda._entries.clear()
+    fleet.bury(dead)
+    fleet.clock.advance(1)
+    gone = sa.delete(D).where(D.c.key == "k1")
+    Meanwhile(engine.parts.loop._heads, "claim", lambda: fleet.execute(gone))
+    taken = watched(engine)
+    engine.parts.loop.sweep_soon()
+    go(engine, 4)
+    assert taken == [(Line.OWN, ["k0"])]  # in the middle, and one is fewer than two
+    fleet.clock.advance(2)
+    go(engine, 1)
+    assert timer.keys == ["k0", "later"]
+
+
 @pytest.mark.parametrize(("batch", "on_mariadb"), [(5, 1000), (400, 400)])
 def test_a_page_is_short_where_what_follows_it_is_a_line(
     every_fleet, batch, on_mariadb
