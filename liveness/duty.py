@@ -18,7 +18,7 @@ from liveness.model import Engine
 
 SHARE = 0.1
 """Of a large fleet, on duty at least: ten of those that observe an engine, on average.
-(None of them: one chance in 40,000, until somebody draws; see :meth:`Duty.look`.)"""
+(None of them: one chance in 40,000. Then :meth:`Duty.look` finds somebody.)"""
 
 SHIFT = 4.0
 """Leases until an engine draws again."""
