@@ -353,6 +353,13 @@ def test_on_mariadb_they_are_a_line_when_many_are_claimed_at_once(
         assert bool(taken[3]) == (connection.dialect.name != "mysql")
 
 
+def test_pages_are_short_while_a_line_of_own_ones_is_open(fleet, small):
+    sweep = fleet(**small).parts.loop._sweep
+    assert sweep._free_for() == float("inf")
+    sweep._backlog.own_from = fleet.clock.monotonic()
+    assert sweep._free_for() == 0.0
+
+
 def test_a_line_that_ends_in_the_middle_of_a_sweep_is_read_on_at_once(fleet, small):
     """What is due after those that filled the page was not read."""
     timer, dead = Recorder(), fleet()

@@ -328,6 +328,13 @@ def test_while_what_was_claimed_before_is_left_out_it_looks_often(
     assert 12 <= sweeps(fleet, TTL, [resting])[0] <= 18
 
 
+def test_one_that_rests_comes_round_as_often_as_ever(fleet, resting):
+    """Or the page, which allows it two intervals, would say that it is late."""
+    loop = resting.parts.loop
+    loop._next_sweep = loop._again_by = fleet.clock.monotonic() + OFF
+    assert 1 < loop.turn() < 2 * SWEEP
+
+
 def test_an_order_to_drain_is_obeyed_within_a_lease(fleet, resting):
     told = []
     resting.parts._sweep.on_drain = lambda: told.append(fleet.clock.monotonic())
