@@ -19,9 +19,9 @@ import sqlalchemy as sa
 
 from liveness import Handler, Liveness, Settings
 from liveness.clock import Clock
-from liveness.engine import Running
 from liveness.identity import Identity
 from liveness.model import Deadline, Engine
+from liveness.running import Running
 
 FAST = {
     "ttl": 30.0,
@@ -83,7 +83,15 @@ class Driven:
         identity = Identity.of_this_process()
         if machine is not None:
             identity = dataclasses.replace(identity, host=machine, boot_id=machine)
-        self.parts = Running(self.live, engine_id or str(uuid.uuid4()), identity)
+        self.parts = Running(
+            engine_id or str(uuid.uuid4()),
+            settings,
+            self.live.clock,
+            self.live.handlers,
+            lambda: self.live._on_drain(),
+            self.live._on_fenced,
+            identity,
+        )
         self.live._running = self.parts
         self.parts._register()
 

@@ -35,6 +35,7 @@ LAYERS = """
     settle owner admission metrics walks duty
     sweep
     loop
+    running
     engine
     service reports
     liveness

@@ -23,10 +23,10 @@ from liveness.db.engines import Engines
 from liveness.db.heads import Heads
 from liveness.db.rows import among, looked_at
 from liveness.detector import Detector, Run
-from liveness.engine import Running
 from liveness.heart import Heart
 from liveness.model import ALIVE, DeadlineState, EngineState
 from liveness.owner import Owner
+from liveness.running import Running
 from liveness.sweep import Sweep
 from liveness.trust import Trust
 from tests.chaos import names

@@ -48,7 +48,7 @@ def test_a_beat_counts_from_before_it_was_sent(fleet, clock):
 
 
 def test_the_registration_counts_from_before_it_was_sent(fleet, clock, monkeypatch):
-    from liveness.engine import Engines
+    from liveness.db.engines import Engines
 
     real = Engines.register
 
