@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import struct
 from collections.abc import Callable, Sequence
@@ -35,6 +36,9 @@ class Numbers(sa.types.TypeDecorator[Sequence[int]]):
         return text
 
 
+TOKENS = 128
+"""Random numbers that are drawn at once."""
+
 EPOCH_LIMIT = 1 << 62
 """No claim counts an epoch up to this; a row that is here was not written by us."""
 
@@ -48,9 +52,19 @@ def reason_text(text: str) -> str | None:
     return kept.replace("\0", "\\0") or None
 
 
+_drawn: list[int] = []
+
+os.register_at_fork(after_in_child=_drawn.clear)  # or both would draw the same ones
+
+
 def new_token() -> int:
     """A random number that no earlier holder of a row can know."""
-    return secrets.randbits(62)
+    while True:
+        try:
+            return _drawn.pop()
+        except IndexError:
+            # The kernel is asked for many: each time, another thread is let in.
+            _drawn.extend(new_tokens(TOKENS))
 
 
 def new_tokens(count: int) -> list[int]:
