@@ -91,7 +91,6 @@ class Loop:
         self._failing = False
         self._conflicts = 0
         self._next_sweep = float("-inf")
-        self._soon = float("inf")  # one more, whatever the one before finds
         self._again_by = float("inf")
         self._fired = False  # in this turn
         self._came_round = clock.monotonic()
@@ -326,9 +325,10 @@ class Loop:
         fresh = self._agenda.postpone([e for e in missed if not e.value.attempts], now)
         rest = self._suspects.postpone([e for e in missed if e.value.attempts], now)
         if not (fresh and rest):
-            # It may not be committed yet; off duty, the next sweep is far.
-            self._soon = now + self.settings.sweep_interval
-            self._next_sweep = min(self._next_sweep, self._soon)
+            # It may not be committed yet.
+            self._sweep.doubt()
+            soon = now + self.settings.sweep_interval
+            self._next_sweep = min(self._next_sweep, soon)
 
     def _with_reason(self, value: Deadline, now: float) -> Deadline:
         """Due is due to the promise, or to a retry before it."""
@@ -365,11 +365,8 @@ class Loop:
                 event="swept",
                 engine=self._me,
             )
-        rest = counts.rest * random.uniform(0.9, 1.1)
-        now = self._clock.monotonic()
-        if self._soon <= began:
-            self._soon = float("inf")
-        self._next_sweep = now if again else min(now + rest, self._soon)
+        rest = 0.0 if again else counts.rest * random.uniform(0.9, 1.1)
+        self._next_sweep = self._clock.monotonic() + rest
         self._again_by = counts.again_by
 
     def _ran_dry(self, now: float) -> bool:

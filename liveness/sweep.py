@@ -29,6 +29,7 @@ from liveness.db.rows import EPOCH_LIMIT
 from liveness.detector import WINDOW, Detector
 from liveness.duty import Duty
 from liveness.handlers import Handlers, WhenOrphaned
+from liveness.marks import Marks
 from liveness.model import Deadline, DeadlineState, Engine, EngineState
 from liveness.pace import Pace
 from liveness.runner import Runner
@@ -140,6 +141,7 @@ class Sweep:
         self._engines = engines
         self._claims = claims
         self._finder = Finder(clock, me)
+        self._marks = Marks()
         self._walks = Walks(self._finder)
         self._vain = 0  # pages in a row of which nothing could be taken
         self._walking, self._adopting, self._claiming = Pace(), Pace(), Pace()
@@ -190,8 +192,9 @@ class Sweep:
         return self.duty.interval * 1.5
 
     def doubt(self) -> None:
-        """An answer may have been lost: for a lease, look for claims that this engine
-        made without knowing it. (The server may commit them late.)"""
+        """An answer may have been lost, or something is not visible yet: for a lease,
+        look at everything, and for claims that this engine made without knowing it.
+        (The server may commit them late.)"""
         self._doubt_until = self._clock.monotonic() + self.settings.ttl
 
     @property
@@ -220,6 +223,7 @@ class Sweep:
         quiet, self._quiet = self._quiet and self._trust.good, False
         asked = self._question(connection, self._dead) if quiet else None
         seen = self._observe(connection, asked)
+        self._marks.look(seen.now)
         self.duty.look(seen.engines, seen.now)
         self._dead = dead = self._judge(connection, seen.engines, counts)
         counts.rest = self.settings.sweep_interval  # if nothing is read ahead
@@ -230,8 +234,13 @@ class Sweep:
             found = seen.found
             if found is None or question != asked:  # of others, or otherwise
                 found = self._finder.find(
-                    connection, question.scope, question.dead, question.offset
+                    connection,
+                    question.scope,
+                    question.dead,
+                    question.offset,
+                    question.since,
                 )
+            self._marks.note(question.scope, found, self.settings.database_timeout)
             self._quiet = found.rows <= FEW
             self._note_page(connection, found.own, counts)
             self._hold_lost(connection, found.held)
@@ -346,7 +355,8 @@ class Sweep:
         """What is to be found as things are; if these are the dead."""
         some = [owner for owner in dead if owner not in self._walks]
         scope = self._scope(connection)
-        return self._finder.question(scope, some, self._offset)
+        since = self._marks.since(scope)
+        return self._finder.question(scope, some, self._offset, since)
 
     def _scope(self, connection: sa.Connection) -> Scope:
         settings = self.settings

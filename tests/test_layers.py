@@ -32,7 +32,7 @@ LAYERS = """
     backlog
     handlers
     detector heart runner audit chronicle
-    settle owner admission metrics walks duty
+    settle owner admission metrics walks duty marks
     sweep
     loop
     running

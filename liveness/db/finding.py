@@ -17,7 +17,7 @@ from liveness.model import Deadline, DeadlineState
 
 D = tables.deadline
 
-OWNER = COLUMNS.index(D.c.owner_id)
+OWNER, DUE_AT = COLUMNS.index(D.c.owner_id), COLUMNS.index(D.c.due_at)
 
 BY_DUE = (D.c.due_at, D.c.id)
 
@@ -70,14 +70,24 @@ FIRST = Place(datetime(1000, 1, 1, tzinfo=UTC), 0)
 """Before the first (the earliest time of MySQL)."""
 
 
+class Since(NamedTuple):
+    """From which due times on to look for what is one's own, and for what is overdue
+    (see :mod:`liveness.marks`)."""
+
+    own: datetime
+    overdue: datetime
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Found:
-    """What was found, each sort in order of due time."""
+    """What was found, each sort in order of due time. ``overdue_from``: since when the
+    first is overdue, whoever owns it; None for none."""
 
     own: list[Deadline]
     held: list[Deadline]
     orphans: list[Deadline]
     overdue: list[Deadline]
+    overdue_from: datetime | None = None
 
     @property
     def rows(self) -> int:
@@ -88,28 +98,35 @@ class Found:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Question:
-    """What a ``finder`` is asked for: everything of that ``scope``; orphans are those
-    of the ``dead`` engines and those without an owner, from the ``offset``-th on."""
+    """What a ``finder`` is asked for: everything of that ``scope``, but what was due
+    before ``since``; orphans are those of the ``dead`` engines and those without an
+    owner, from the ``offset``-th on."""
 
     scope: Scope
     dead: tuple[str, ...]
     offset: int
+    since: Since | None
     finder: Finder = dataclasses.field(compare=False, repr=False)
 
     @property
     def name(self) -> Hashable:
         """Questions of one name differ in their :attr:`values` only."""
-        return self.scope, bool(self.dead)
+        return self.scope, bool(self.dead), self.since is not None
 
     @property
     def values(self) -> dict[str, Any]:
         """The parameters of its :attr:`parts`."""
-        values = {"me": self.finder.me, "skipped": self.offset}
-        return values | ({"dead": self.dead} if self.dead else {})
+        values: dict[str, Any] = {"me": self.finder.me, "skipped": self.offset}
+        if self.dead:
+            values["dead"] = self.dead
+        if self.since is not None:
+            values |= {"own_since": self.since.own, "since": self.since.overdue}
+        return values
 
     def parts(self, dialect: str) -> list[Any]:
         """The SELECTs that find it, sort by sort."""
-        return self.finder.parts(self.scope, bool(self.dead), dialect)
+        since = self.since is not None
+        return self.finder.parts(self.scope, bool(self.dead), since, dialect)
 
 
 class Finder:
@@ -128,10 +145,10 @@ class Finder:
         scope: Scope,
         dead: Iterable[str] = (),
         offset: int = 0,
+        since: Since | None = None,
     ) -> Found:
-        """Everything that ``scope`` asks for; orphans are those of the ``dead``
-        engines and those without an owner, from the ``offset``-th on."""
-        question = self.question(scope, dead, offset)
+        """What a :class:`Question` asks for."""
+        question = self.question(scope, dead, offset, since)
         name = (question.name, connection.dialect.name)
         statement = self._statements.get(name)
         if statement is None:
@@ -143,10 +160,14 @@ class Finder:
         return found_of(rows, self.me)
 
     def question(
-        self, scope: Scope, dead: Iterable[str] = (), offset: int = 0
+        self,
+        scope: Scope,
+        dead: Iterable[str] = (),
+        offset: int = 0,
+        since: Since | None = None,
     ) -> Question:
         """What :meth:`find` is asked, for a statement that asks for more."""
-        return Question(scope, tuple(sorted(dead)), offset, self)
+        return Question(scope, tuple(sorted(dead)), offset, since, self)
 
     def orphans_of(
         self,
@@ -186,8 +207,10 @@ class Finder:
         row = connection.execute(rows, _values(owner)).one_or_none()
         return None if row is None else Place(*row)
 
-    def parts(self, scope: Scope, dead: bool, dialect: str) -> list[Any]:
+    def parts(self, scope: Scope, dead: bool, since: bool, dialect: str) -> list[Any]:
         """See :meth:`Question.parts`."""
+        own_since = [_since("own_since")] if since else []
+        overdue_since = [_since("since")] if since else []
         armed = D.c.state == DeadlineState.ARMED
         unsettled = looked_at(D.c.state).in_(
             (DeadlineState.ARMED, DeadlineState.CLAIMED)
@@ -200,7 +223,7 @@ class Finder:
         late = D.c.due_at <= self._now(-scope.grace)
         skipped = sa.bindparam("skipped", type_=sa.Integer)
         parts = [
-            self._part(Why.OWN, scope, mine, armed, soon, *fresh).limit(
+            self._part(Why.OWN, scope, mine, armed, soon, *fresh, *own_since).limit(
                 scope.own_limit
             ),
             self._part(
@@ -221,7 +244,8 @@ class Finder:
             parts.append(_by_owner(part.offset(skipped)))
         if scope.foreign_due:
             known = D.c.kind.in_(scope.kinds)
-            parts.append(self._part(Why.OVERDUE, scope, armed, late, known, *fresh))
+            where = (armed, late, known, *fresh, *overdue_since)
+            parts.append(self._part(Why.OVERDUE, scope, *where))
         return [in_union(part, dialect) for part in parts]
 
     def _part(
@@ -247,6 +271,12 @@ class Finder:
             yield D.c.attempts == 0
 
 
+def _since(name: str) -> sa.ColumnElement[bool]:
+    moment = sa.bindparam(name, type_=D.c.due_at.type)
+    after: sa.ColumnElement[bool] = D.c.due_at >= moment
+    return after
+
+
 def in_union(part: Any, dialect: str) -> Any:
     """``part``, which has an order and a limit of its own, as one of a UNION. SQLite
     takes it as a subquery only, which elsewhere is one more temporary table."""
@@ -256,16 +286,21 @@ def in_union(part: Any, dialect: str) -> Any:
 def found_of(rows: Iterable[Any], me: str) -> Found:
     """What the rows of a question's parts say to ``me``."""
     found: dict[str, list[Deadline]] = {why: [] for why in Why}
+    overdue_from: datetime | None = None
     for row in rows:
-        # Of what is overdue, own ones and nobody's are found already. They are left out
-        # here: the search for a page would read on past every one of them.
-        if row[-3] != Why.OVERDUE or row[OWNER] not in (None, me):
-            found[row[-3]].append(_value_of(row))
+        if row[-3] == Why.OVERDUE:
+            overdue_from = min(row[DUE_AT], overdue_from or row[DUE_AT])
+            # Own ones and nobody's are found already. They are left out here: the
+            # search for a page would read on past every one of them.
+            if row[OWNER] in (None, me):
+                continue
+        found[row[-3]].append(_value_of(row))
     return Found(
         own=found[Why.OWN],
         held=found[Why.HELD],
         orphans=found[Why.ORPHAN],
         overdue=found[Why.OVERDUE],
+        overdue_from=overdue_from,
     )
 
 

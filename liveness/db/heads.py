@@ -22,7 +22,7 @@ from liveness.db import completion, tables
 from liveness.db.completion import Completion
 from liveness.db.connection import has_bounded_locks, transaction
 from liveness.db.events import EventLog, alike
-from liveness.db.finding import BY_DUE, BY_OWNER, FIRST
+from liveness.db.finding import BY_DUE, BY_OWNER
 from liveness.db.prepared import Prepared, Statements
 from liveness.db.rows import (
     EPOCH_LIMIT,
@@ -59,6 +59,11 @@ MARKED = 50
 """So many claims in a row begin at a mark, and then one at the first, where rows may
 have come meanwhile that have been due longer."""
 
+Mark = tuple[datetime | None, int]
+"""A due time, and how many claims in a row have begun at one."""
+
+NO_MARK: Mark = (None, 0)
+
 MANY = 300
 """Own deadlines that are claimed at once, from which on MariaDB reading them for their
 keys costs more than the search that locks them."""
@@ -86,6 +91,18 @@ class Ask:
     def shape(self) -> tuple[Any, ...]:
         """What its statements depend on."""
         return self.line, self.kinds, self.event is not None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Form:
+    """Which of its forms a statement has. ``alike``: whether what is done with it is;
+    None: nothing is. ``marked``: it begins at a mark."""
+
+    alike: bool | None = None
+    marked: bool = False
+
+
+PLAIN = Form()
 
 
 class Taken(Sequence[Deadline]):
@@ -128,7 +145,7 @@ class Heads:
         self._log = log
         self._statements = Statements()
         self._completion = Completion()
-        self._marks: dict[Line, tuple[datetime, int]] = {}  # and how many began there
+        self._marks: dict[Line, Mark] = {}
 
     @staticmethod
     def serve(dialect: sa.Dialect, line: Line, limit: int) -> bool:
@@ -183,32 +200,48 @@ class Heads:
         done: Sequence[Deadline],
         again: bool,
     ) -> tuple[set[int], Taken]:
-        token = new_token()
+        token, (mark, times) = new_token(), self._marks.pop(ask.line, NO_MARK)
         sent: dict[str, Any] = {"me": ask.me, "written": token, "most": ask.limit}
+        sent |= alike(ask.event) if ask.event is not None else {}
         ended = completion.parameters(done) if done else {}
-        sent |= ended
-        if ask.event is not None:
-            sent |= alike(ask.event)
-        shape = completion.are_alike(ended) if done else None
-        statement = self._statement(connection, ask, self._chained, shape)
-        rows = statement.fetched(connection, sent)
+        form = Form(completion.are_alike(ended) if done else None, mark is not None)
+        statement = self._statement(connection, ask, self._chained, form)
+        begin = {"mark": mark} if mark else {}
+        rows = statement.fetched(connection, sent | ended | begin)
         found = rows if rows[0][0] is not None else []
+        if len(found) == ask.limit:
+            self._mark(ask.line, statement, found[0], times)
+        elif mark is not None:
+            sent["most"] -= len(found)
+            found = [*found, *self._before(connection, ask, sent)]
         taken = Taken(found, _maker(statement, ask, token))
         if not done:
             return set(), taken
         return completion.stale(connection, done, rows[0][-1], again), taken
 
-    def _chained(self, connection: sa.Connection, ask: Ask, alike: bool | None) -> Any:
-        """``alike``: whether what is done is; None: nothing is."""
-        found = self._head(connection, ask, D.c.id).cte("found")
+    def _before(
+        self, connection: sa.Connection, ask: Ask, sent: dict[str, Any]
+    ) -> Sequence[tuple[Any, ...]]:
+        """Rows may have come before the mark meanwhile. The others are claimed already,
+        whatever becomes of this."""
+        whole = self._statement(connection, ask, self._chained)
+        try:
+            rows = whole.fetched(connection, sent)
+        except db_exc.DBDeadlock:  # nothing was changed; a sweep finds them
+            return []
+        return rows if rows[0][0] is not None else []
+
+    def _chained(self, connection: sa.Connection, ask: Ask, form: Form) -> Any:
+        found = self._head(connection, ask, form, D.c.id).cte("found")
         read = [*READ, self._expired()]
         if ask.event is not None:
             read.append(D.c.attempts)  # for the event
         claim = self._write(ask).where(D.c.id == found.c.id).returning(*read)
         taken = claim.cte("taken")
         gone: Any = sa.null()
-        if alike is not None:
-            gone = completion.deletion(connection, alike).returning(D.c.id).cte("gone")
+        if form.alike is not None:
+            deleted = completion.deletion(connection, form.alike)
+            gone = deleted.returning(D.c.id).cte("gone")
             gone = sa.select(sa.func.count()).select_from(gone).scalar_subquery()
         one = sa.select(gone.label("gone")).subquery("one")
         rows = sa.select(*taken.c, one.c.gone)
@@ -226,56 +259,60 @@ class Heads:
             statement = self._statement(connection, ask, self._returning)
             rows = statement.fetched(connection, sent | {"most": ask.limit})
             return Taken(rows, _maker(statement, ask, token))
-        lock = self._statement(connection, ask, self._locking)
-        rows = self._locked(connection, ask, lock)
+        lock, rows = self._locked(connection, ask)
         taken = Taken(rows, _maker(lock, ask, token, counted=0))
         if taken:
             write = self._statement(connection, ask, self._writing)
             write.execute(connection, sent | {"ids": taken.ids})
         return taken
 
-    def _returning(
-        self, connection: sa.Connection, ask: Ask, alike: bool | None
-    ) -> Any:
-        head = self._head(connection, ask, D.c.id)
+    def _returning(self, connection: sa.Connection, ask: Ask, form: Form) -> Any:
+        head = self._head(connection, ask, form, D.c.id)
         claim = self._write(ask).where(D.c.id.in_(head))
         return claim.returning(*READ, self._expired())
 
     def _locked(
-        self, connection: sa.Connection, ask: Ask, lock: Prepared
-    ) -> Sequence[tuple[Any, ...]]:
-        """InnoDB leaves entries of the index behind for what went; a search that
-        begins at a mark does not step over them again."""
-        mark, times = self._marks.pop(ask.line, (FIRST.due_at, 0))
-        sent: dict[str, Any] = {"most": ask.limit, "mark": mark}
-        if ask.line is Line.OWN:
-            sent["me"] = ask.me
-        rows = lock.fetched(connection, sent)
+        self, connection: sa.Connection, ask: Ask
+    ) -> tuple[Prepared, Sequence[tuple[Any, ...]]]:
+        mark, times = self._marks.pop(ask.line, NO_MARK)
+        form = Form(marked=mark is not None)
+        lock = self._statement(connection, ask, self._locking, form)
+        sent: dict[str, Any] = {"most": ask.limit}
+        sent |= {"me": ask.me} if ask.line is Line.OWN else {}
+        rows = lock.fetched(connection, sent | ({"mark": mark} if mark else {}))
         missing = ask.limit - len(rows)
-        if missing and times:
+        if missing and mark is not None:
             # Rows may have come before the mark meanwhile. (The own locks of this
             # transaction are not passed by: after those come what it has already.)
-            sent |= {"most": missing, "mark": FIRST.due_at}
+            whole = self._statement(connection, ask, self._locking)
             had = {row[0] for row in rows}
-            more = lock.fetched(connection, sent)
+            more = whole.fetched(connection, sent | {"most": missing})
             rows = [*rows, *(row for row in more if row[0] not in had)]
-        elif not missing and times < MARKED:
-            (_, time), _ = lock.readers
-            first: Any = time(rows[0][DUE_AT])
-            self._marks[ask.line] = first, times + 1
-        return rows
+        elif not missing:
+            self._mark(ask.line, lock, rows[0], times)
+        return lock, rows
 
-    def _locking(self, connection: sa.Connection, ask: Ask, alike: bool | None) -> Any:
-        after = D.c.due_at >= sa.bindparam("mark", type_=D.c.due_at.type)
-        head = self._head(connection, ask, *READ, self._expired()).where(after)
+    def _locking(self, connection: sa.Connection, ask: Ask, form: Form) -> Any:
+        head = self._head(connection, ask, form, *READ, self._expired())
         return head.with_hint(D, "FORCE INDEX (ix_liveness_deadline_owner)", "mysql")
 
-    def _writing(self, connection: sa.Connection, ask: Ask, alike: bool | None) -> Any:
+    def _writing(self, connection: sa.Connection, ask: Ask, form: Form) -> Any:
         return self._write(ask).where(among(connection, D.c.id, "ids"))
 
     # --- their parts --------------------------------------------------------------
 
-    def _head(self, connection: sa.Connection, ask: Ask, *columns: Any) -> Any:
+    def _mark(
+        self, line: Line, statement: Prepared, first: Sequence[Any], times: int
+    ) -> None:
+        """Begin the next claim at the ``first`` row of this one: the servers leave
+        entries of the index behind for what went, as long as a snapshot may see it."""
+        if times < MARKED:
+            (_, time), _ = statement.readers
+            self._marks[line] = time(first[DUE_AT]), times + 1
+
+    def _head(
+        self, connection: sa.Connection, ask: Ask, form: Form, *columns: Any
+    ) -> Any:
         order: tuple[Any, ...] = BY_DUE
         if ask.line is Line.OWN:
             owner = D.c.owner_id == sa.bindparam("me")
@@ -289,6 +326,8 @@ class Heads:
         if ask.line is Line.NOBODYS:
             where.append(D.c.expires_at <= self._now())
             where.append(sa.or_(sa.false(), *(D.c.kind == kind for kind in ask.kinds)))
+        if form.marked:
+            where.append(D.c.due_at >= sa.bindparam("mark", type_=D.c.due_at.type))
         most = sa.bindparam("most", type_=sa.Integer)
         head = sa.select(*columns).where(*where).order_by(*order).limit(most)
         return head.with_for_update(skip_locked=True)
@@ -310,15 +349,15 @@ class Heads:
         self,
         connection: sa.Connection,
         ask: Ask,
-        build: Callable[[sa.Connection, Ask, bool | None], Any],
-        alike: bool | None = None,
+        build: Callable[[sa.Connection, Ask, Form], Any],
+        form: Form = PLAIN,
     ) -> Prepared:
         def make() -> Prepared:
-            statement = build(connection, ask, alike)
+            statement = build(connection, ask, form)
             columns = [*READ] if statement.is_select or build == self._returning else []
             return Prepared(statement, connection.dialect, columns)
 
-        name = (build.__name__, alike, ask.shape)
+        name = (build.__name__, form, ask.shape)
         return self._statements.get(name, connection.dialect, make)
 
 

@@ -21,7 +21,7 @@ from liveness.db.claims import Claims
 from liveness.db.connection import Database
 from liveness.db.deadlines import Deadlines
 from liveness.db.engines import Engines
-from liveness.db.finding import Finder, Found, Scope
+from liveness.db.finding import Finder, Found, Scope, Since
 from liveness.db.rows import new_token
 from liveness.model import Deadline, Engine, EngineState
 from tests.clock import SettableClock
@@ -204,7 +204,12 @@ class Store:
             connection.execute(sa.update(D).where(D.c.id == deadline.id).values(values))
 
     def find_work(
-        self, dead: Sequence[str] = (), offset: int = 0, me: str = ME, **scope: Any
+        self,
+        dead: Sequence[str] = (),
+        offset: int = 0,
+        me: str = ME,
+        since: Since | None = None,
+        **scope: Any,
     ) -> Found:
         """What there is to do for ``me``, found alone and beside the engines; its own
         horizon is 3 s, the head start of others 6 s."""
@@ -217,9 +222,9 @@ class Store:
             "own_limit": 100,
         }
         finder, asked = Finder(self.clock, me), Scope(**{**values, **scope})
-        question = finder.question(asked, dead, offset)
+        question = finder.question(asked, dead, offset, since)
         with self.connect() as connection:
-            found = finder.find(connection, asked, dead, offset)
+            found = finder.find(connection, asked, dead, offset, since)
             beside = self.engines.observe(connection, me, 10, question).found
         assert beside == found
         return found

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from liveness.clock import Clock
-from liveness.db.finding import FIRST, Finder, Found, Place, Scope
+from liveness.db.finding import FIRST, Finder, Found, Place, Scope, Since
 from liveness.model import Deadline, DeadlineState
 from tests.store.conftest import ME, Store
 
@@ -22,7 +22,11 @@ def sorts(found: Found) -> dict[str, list[str]]:
     parts = (
         (part.name, getattr(found, part.name)) for part in dataclasses.fields(found)
     )
-    return {name: keys(values) for name, values in parts if values}
+    return {
+        name: keys(values)
+        for name, values in parts
+        if isinstance(values, list) and values
+    }
 
 
 def test_in_an_empty_table_nothing_is_found(store):
@@ -286,6 +290,41 @@ def test_a_payload_that_cannot_be_read_hides_no_row(store):
 
 
 # --- one finder, many passes ------------------------------------------------
+
+# --- marks --------------------------------------------------------------------
+
+
+def _ago(store, own: float, overdue: float) -> Since:
+    now = store.clock.utc
+    return Since(now - timedelta(seconds=own), now - timedelta(seconds=overdue))
+
+
+def test_what_was_due_before_a_mark_is_not_looked_for(store):
+    for owner in (ME, "other"):
+        for number, due in enumerate((-20.0, -20.0 + MICRO, -10.0, -10.0 + MICRO)):
+            store.arm(f"{owner}-{number}", owner=owner, due=due)
+    found = store.find_work(since=_ago(store, own=10.0, overdue=20.0 - MICRO))
+    assert keys(found.own) == [f"{ME}-2", f"{ME}-3"]
+    assert keys(found.overdue) == ["other-1", "other-2", "other-3"]
+
+
+def test_what_has_no_owner_or_a_dead_one_is_found_before_any_mark(store):
+    store.arm("dead", owner="dead", due=-20.0)
+    store.released("released", due=-20.0)
+    store.claimed("held", due=-20.0)
+    found = store.find_work(["dead"], since=_ago(store, own=0.0, overdue=0.0))
+    assert sorted(keys(found.orphans)) == ["dead", "released"]
+    assert keys(found.held) == ["held"]
+
+
+@pytest.mark.parametrize("owner", [ME, "other", None])
+def test_since_when_something_is_overdue_is_told_whoever_owns_it(store, owner):
+    assert store.find_work(grace=6.0).overdue_from is None
+    store.arm("later", owner="other", due=-7.0)
+    value = store.arm("first", due=-8.0)
+    store.set_row(value, owner_id=owner)
+    assert store.find_work(grace=6.0).overdue_from == value.due_at
+
 
 SCOPE = Scope(
     horizon=0.0,

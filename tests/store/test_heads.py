@@ -483,8 +483,8 @@ def test_an_event_that_cannot_be_written_undoes_all_of_it(
     assert claim(done=done) == (set(), [as_claimed(store, line, "a")])
 
 
-# --- a mark on MariaDB ------------------------------------------------------
-# They are true of every database; only there do they need anything.
+# --- a mark -----------------------------------------------------------------
+# What follows is true of every database; on SQLite, which has none, by itself.
 
 
 def test_what_comes_before_the_last_batch_is_found_when_nothing_is_after_it(put, claim):
