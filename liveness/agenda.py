@@ -14,8 +14,8 @@ from collections.abc import Iterable
 
 from liveness.model import Deadline
 
-TRIES = 6
-SOON = 0.002
+TRIES = 8
+SOON = 0.0005
 """Seconds after which a claim that came to nothing is tried again: the conversion
 between the clocks may be off by some of the round trip. Doubles with each try."""
 

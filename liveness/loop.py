@@ -40,6 +40,10 @@ CONFLICTS = 5
 """Turns in a row that may be lost to other engines before that is a failure."""
 
 
+AHEAD = 0.001
+"""Seconds before there is something to do at which the loop wakes up, to have its
+connection in hand, and what it runs in the processor's caches, when the time comes."""
+
 LISTEN = 0.05
 """Seconds for which a loop that has no time to sleep keeps its connection, and does not
 look whether a neighbour died."""
@@ -107,18 +111,21 @@ class Loop:
         """Turn until :attr:`stopping` is set or the engine is fenced."""
         while not self._over:
             delay = self.turn(LISTEN)
-            if self._bell.wait(delay):
-                # A neighbour died; the others on this machine were woken as well.
-                time.sleep(random.uniform(0.0, self._sweep.herd_seconds))
-                self.sweep_soon()
+            self._sleep(delay - AHEAD)
+
+    def _sleep(self, seconds: float) -> None:
+        if self._bell.wait(seconds):
+            # A neighbour died; the others on this machine were woken as well.
+            time.sleep(random.uniform(0.0, self._sweep.herd_seconds))
+            self.sweep_soon()
 
     @property
     def _over(self) -> bool:
         return self.stopping or self._trust.fenced
 
     def turn(self, busy: float = 0.0) -> float:
-        """One turn, and more for up to ``busy`` seconds while there is no time to
-        sleep; return the seconds to sleep before the next.
+        """One turn, and more for up to ``busy`` seconds while there is no time to give
+        the connection back; return the seconds to sleep before the next.
 
         Never raises: whatever happens is logged, and the loop goes on."""
         try:
@@ -143,8 +150,10 @@ class Loop:
             delay = self._delay()
             # To give the connection back, and to look at the bell, lets the handlers'
             # threads in, which are better served while this one waits for the database.
-            if delay > 0 or self._over or self._came_round >= until:
+            if delay > AHEAD or self._over or self._came_round >= until:
                 return delay
+            if delay > 0:
+                self._sleep(delay)
 
     def came_round(self) -> None:
         """The loop is at work, and not stuck."""

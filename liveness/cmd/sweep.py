@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from liveness.conf import Settings
     from liveness.db.report import Listed
-    from liveness.engine import Running
+    from liveness.running import Running
     from liveness.handlers import Handlers
     from liveness.sweep import Counts
 
@@ -236,17 +236,17 @@ def by_hand(
 
     :raises DatabaseError: it could not sweep.
     """
-    from liveness.clock import MAX_SECONDS
+    from liveness.clock import MAX_SECONDS, Clock
     from liveness.db.report import opened
-    from liveness.engine import Liveness, Running
+    from liveness.running import Running
 
     # A kind that is unknown here is for engines that know it; nobody asks for metrics.
     settings = dataclasses.replace(
         settings, unknown_kind_grace=MAX_SECONDS, metrics_listen=None
     )
-    live = Liveness(settings)
-    live.handlers = installed(settings, handle)
-    running = Running(live, str(uuid.uuid4()))
+    handlers = installed(settings, handle)
+    me = str(uuid.uuid4())
+    running = Running(me, settings, Clock(), handlers, lambda: None, [])
     try:
         running.register()
     except BaseException:

@@ -10,6 +10,7 @@ one compare-and-set statement.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Hashable, Sequence
 from datetime import datetime
 from typing import Any
@@ -41,6 +42,10 @@ E = tables.engine
 
 ARMED = looked_at(D.c.state) == DeadlineState.ARMED
 MINE = looked_at(D.c.owner_id) == sa.bindparam("me")
+
+
+Build = Callable[[sa.Connection, "Change", Any, bool], Any]
+"""Makes a statement of a change: of its write, for one row or for many."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -250,7 +255,7 @@ class Claims:
         token = token or new_token()
         after = []
         with transaction(connection):
-            lock = self._statement(connection, change, _lock)
+            lock = self._statement(connection, change, _lock, len(found) == 1)
             numbers = values | numbers_of(found)
             locked = set(lock.execute(connection, numbers).scalars())
             taken = [value for value in found if value.id in locked]
@@ -293,7 +298,7 @@ class Claims:
             return []
         token = token or new_token()
         how = _compare_and_set if wait else _compare_and_set_now
-        statement = self._statement(connection, change, how)
+        statement = self._statement(connection, change, how, len(found) == 1)
         sent = values | numbers_of(found) | {"written": token}
         changed = statement.execute(connection, sent).rowcount
         return self._changed(connection, change, found, values, token, changed)
@@ -325,9 +330,11 @@ class Claims:
         found: Sequence[Deadline],
     ) -> tuple[set[int], list[Deadline]]:
         change, token, values = self._own, new_token(), {"me": me}
-        ended = completion.parameters(done)
-        build = _chained_alike if completion.are_alike(ended) else _chained
-        statement = self._statement(connection, change, build)
+        form = completion.form_of(done)
+        ended = completion.parameters(done, form)
+        build = functools.partial(_chained, ends=form)
+        name, one = (_chained, form), len(found) == 1
+        statement = self._statement(connection, change, build, one, name)
         sent = values | numbers_of(found) | ended | {"written": token}
         row: Any = statement.execute(connection, sent).one()
         gone, changed = row
@@ -339,57 +346,73 @@ class Claims:
         self,
         connection: sa.Connection,
         change: Change,
-        build: Callable[[sa.Connection, Change, Any], Any],
+        build: Build,
+        one: bool = False,
+        name: Hashable = None,
     ) -> Prepared:
+        """``one``: of one row. ``name``: of ``build``, if that is made anew."""
+
         def make() -> Prepared:
             write = sa.update(D).values(
                 token=written_token(sa.bindparam("written", type_=sa.BigInteger)),
                 updated_at=self._now(),
                 **change.values,
             )
-            return Prepared(build(connection, change, write), connection.dialect)
+            statement = build(connection, change, write, one)
+            return Prepared(statement, connection.dialect)
 
-        return self._statements.get((build, change.name), connection.dialect, make)
+        key = (name or build, change.name, one)
+        return self._statements.get(key, connection.dialect, make)
 
 
 # --- their statements ---------------------------------------------------------
 
 
-def _lock(connection: sa.Connection, change: Change, write: Any) -> Any:
-    lock = sa.select(D.c.id).where(unchanged(connection), *change.where)
+def _lock(connection: sa.Connection, change: Change, write: Any, one: bool) -> Any:
+    lock = sa.select(D.c.id).where(unchanged(connection, one), *change.where)
     return lock.with_for_update(skip_locked=True)
 
 
-def _write_locked(connection: sa.Connection, change: Change, write: Any) -> Any:
+def _write_locked(
+    connection: sa.Connection, change: Change, write: Any, one: bool
+) -> Any:
     return write.where(among(connection, D.c.id, "ids"))
 
 
-def _compare_and_set(connection: sa.Connection, change: Change, write: Any) -> Any:
+def _compare_and_set(
+    connection: sa.Connection, change: Change, write: Any, one: bool
+) -> Any:
     orphaned = (_no_owner_alive(),) if change.orphans else ()
-    return write.where(unchanged(connection), *change.where, *orphaned)
+    return write.where(unchanged(connection, one), *change.where, *orphaned)
 
 
-def _compare_and_set_now(connection: sa.Connection, change: Change, write: Any) -> Any:
+def _compare_and_set_now(
+    connection: sa.Connection, change: Change, write: Any, one: bool
+) -> Any:
     if connection.dialect.name == "postgresql":
-        return write.where(D.c.id.in_(_lock(connection, change, write)))
-    return _compare_and_set(connection, change, write).execution_options(**NO_WAIT)
-
-
-def _chained_alike(connection: sa.Connection, change: Change, write: Any) -> Any:
-    return _chained(connection, change, write, alike=True)
+        free = _lock(connection, change, write, one)
+        return write.where(
+            D.c.id == free.scalar_subquery() if one else D.c.id.in_(free)
+        )
+    now = _compare_and_set(connection, change, write, one)
+    return now.execution_options(**NO_WAIT)
 
 
 def _chained(
-    connection: sa.Connection, change: Change, write: Any, alike: bool = False
+    connection: sa.Connection,
+    change: Change,
+    write: Any,
+    one: bool,
+    ends: completion.Form,
 ) -> Any:
-    gone = completion.deletion(connection, alike).returning(D.c.id).cte("gone")
-    claim = _compare_and_set_now(connection, change, write)
+    gone = completion.deletion(connection, ends).returning(D.c.id).cte("gone")
+    claim = _compare_and_set_now(connection, change, write, one)
     taken = claim.returning(D.c.id).cte("taken")
     counts = (sa.select(sa.func.count()).select_from(each) for each in (gone, taken))
     return sa.select(*(count.scalar_subquery() for count in counts))
 
 
-def _written(connection: sa.Connection, change: Change, write: Any) -> Any:
+def _written(connection: sa.Connection, change: Change, write: Any, one: bool) -> Any:
     token = written_token(sa.bindparam("written", type_=sa.BigInteger))
     return sa.select(D.c.id).where(among(connection, D.c.id, "ids"), D.c.token == token)
 

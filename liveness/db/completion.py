@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,6 @@ from liveness.db.rows import (
     among,
     looked_at,
     numbers_of,
-    one_unchanged,
     unchanged,
     written_token,
 )
@@ -23,6 +23,15 @@ D = tables.deadline
 
 DONE = "done_"
 """Before the names of the parameters."""
+
+
+class Form(enum.Enum):
+    """How a statement names the rows that it deletes: the one, those that one statement
+    claimed, whose tokens are made of one number, or each by its token."""
+
+    ONE = enum.auto()
+    ALIKE = enum.auto()
+    EACH = enum.auto()
 
 
 class Completion:
@@ -35,33 +44,27 @@ class Completion:
         self, connection: sa.Connection, deadlines: Sequence[Deadline], again: bool
     ) -> set[int]:
         """See :meth:`liveness.db.deadlines.Deadlines.complete`."""
-        dialect = connection.dialect
-        if len(deadlines) == 1:
-            (one,) = deadlines
-            statement = self._statements.get(
-                "one", dialect, lambda: Prepared(_deletion_of_one(), dialect)
-            )
-            sent = {"id": one.id, "token": one.token, "owner": one.owner_id}
-            values: dict[str, Any] = {DONE + name: sent[name] for name in sent}
-        else:
-            values = parameters(deadlines)
-            alike = are_alike(values)
-            statement = self._statements.get(
-                alike, dialect, lambda: Prepared(deletion(connection, alike), dialect)
-            )
-        gone = statement.execute(connection, values).rowcount
+        dialect, form = connection.dialect, form_of(deadlines)
+        statement = self._statements.get(
+            form, dialect, lambda: Prepared(deletion(connection, form), dialect)
+        )
+        gone = statement.execute(connection, parameters(deadlines, form)).rowcount
         return stale(connection, deadlines, gone, again)
 
 
-def _deletion_of_one() -> sa.Delete:
-    return sa.delete(D).where(one_unchanged(DONE), _owned())
+def form_of(deadlines: Sequence[Deadline]) -> Form:
+    """The shortest form for ``deadlines``, which are all of one owner."""
+    if len(deadlines) == 1:
+        return Form.ONE
+    written = {deadline.token - deadline.id for deadline in deadlines}
+    return Form.ALIKE if len(written) == 1 else Form.EACH
 
 
-def deletion(connection: sa.Connection, alike: bool) -> sa.Delete:
-    """Of the rows of which :func:`parameters`, which :func:`are_alike` or not, has the
-    newest values."""
-    if not alike:
-        return sa.delete(D).where(unchanged(connection, DONE), _owned())
+def deletion(connection: sa.Connection, form: Form) -> sa.Delete:
+    """Of the rows of which the :func:`parameters` have the newest values."""
+    if form is not Form.ALIKE:
+        these = unchanged(connection, form is Form.ONE, DONE)
+        return sa.delete(D).where(these, _owned())
     ids = among(connection, D.c.id, f"{DONE}ids")
     token = written_token(sa.bindparam(f"{DONE}written", type_=sa.BigInteger))
     return sa.delete(D).where(ids, D.c.token == token, _owned())
@@ -71,20 +74,14 @@ def _owned() -> sa.ColumnElement[bool]:
     return looked_at(D.c.owner_id) == sa.bindparam(f"{DONE}owner")
 
 
-def parameters(deadlines: Sequence[Deadline]) -> dict[str, Any]:
-    """What :func:`deletion` needs; all ``deadlines`` have one owner. Of those that one
-    statement claimed, what their tokens are made of stands for all of them."""
-    owner = {f"{DONE}owner": deadlines[0].owner_id}
-    written = {deadline.token - deadline.id for deadline in deadlines}
-    if len(written) > 1:
+def parameters(deadlines: Sequence[Deadline], form: Form) -> dict[str, Any]:
+    """What :func:`deletion` in that form needs."""
+    first = deadlines[0]
+    owner = {f"{DONE}owner": first.owner_id}
+    if form is not Form.ALIKE:
         return owner | numbers_of(deadlines, DONE)
     ids = [deadline.id for deadline in deadlines]
-    return {**owner, f"{DONE}ids": ids, f"{DONE}written": written.pop()}
-
-
-def are_alike(sent: dict[str, Any]) -> bool:
-    """Whether these :func:`parameters` are of deadlines that one statement claimed."""
-    return f"{DONE}written" in sent
+    return {**owner, f"{DONE}ids": ids, f"{DONE}written": first.token - first.id}
 
 
 def stale(

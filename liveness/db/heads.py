@@ -95,10 +95,10 @@ class Ask:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Form:
-    """Which of its forms a statement has. ``alike``: whether what is done with it is;
-    None: nothing is. ``marked``: it begins at a mark."""
+    """Which of its forms a statement has. ``ends``: how it names what it completes;
+    None: nothing. ``marked``: it begins at a mark."""
 
-    alike: bool | None = None
+    ends: completion.Form | None = None
     marked: bool = False
 
 
@@ -203,8 +203,9 @@ class Heads:
         token, (mark, times) = new_token(), self._marks.pop(ask.line, NO_MARK)
         sent: dict[str, Any] = {"me": ask.me, "written": token, "most": ask.limit}
         sent |= alike(ask.event) if ask.event is not None else {}
-        ended = completion.parameters(done) if done else {}
-        form = Form(completion.are_alike(ended) if done else None, mark is not None)
+        ends = completion.form_of(done) if done else None
+        ended = completion.parameters(done, ends) if ends else {}
+        form = Form(ends, mark is not None)
         statement = self._statement(connection, ask, self._chained, form)
         begin = {"mark": mark} if mark else {}
         rows = statement.fetched(connection, sent | ended | begin)
@@ -239,8 +240,8 @@ class Heads:
         claim = self._write(ask).where(D.c.id == found.c.id).returning(*read)
         taken = claim.cte("taken")
         gone: Any = sa.null()
-        if form.alike is not None:
-            deleted = completion.deletion(connection, form.alike)
+        if form.ends is not None:
+            deleted = completion.deletion(connection, form.ends)
             gone = deleted.returning(D.c.id).cte("gone")
             gone = sa.select(sa.func.count()).select_from(gone).scalar_subquery()
         one = sa.select(gone.label("gone")).subquery("one")

@@ -157,25 +157,27 @@ def among(
     return column.in_(kept)
 
 
-def unchanged(connection: sa.Connection, prefix: str = "") -> sa.ColumnElement[bool]:
+def unchanged(
+    connection: sa.Connection, one: bool, prefix: str = ""
+) -> sa.ColumnElement[bool]:
     """WHERE that only rows pass of which the parameters have the newest value (see
-    :func:`numbers_of`). No two rows have one token."""
+    :func:`numbers_of`). No two rows have one token. ``one``: there is one row; then a
+    database that keeps what it has parsed, or planned, need not do it again."""
+    if one:
+        row_id = sa.bindparam(f"{prefix}id", type_=sa.BigInteger)
+        token = sa.bindparam(f"{prefix}token", type_=sa.BigInteger)
+        return sa.and_(D.c.id == row_id, D.c.token == token)
     return sa.and_(
         among(connection, D.c.id, f"{prefix}ids"),
         among(connection, D.c.token, f"{prefix}tokens"),
     )
 
 
-def one_unchanged(prefix: str = "") -> sa.ColumnElement[bool]:
-    """:func:`unchanged` of one row, whose numbers are parameters: the text is the same
-    each time, and a database that keeps what it has parsed need not do it again."""
-    row_id = sa.bindparam(f"{prefix}id", type_=sa.BigInteger)
-    token = sa.bindparam(f"{prefix}token", type_=sa.BigInteger)
-    return sa.and_(D.c.id == row_id, D.c.token == token)
-
-
-def numbers_of(deadlines: Sequence[Deadline], prefix: str = "") -> dict[str, list[int]]:
+def numbers_of(deadlines: Sequence[Deadline], prefix: str = "") -> dict[str, Any]:
     """The parameters of :func:`unchanged`."""
+    if len(deadlines) == 1:
+        (one,) = deadlines
+        return {f"{prefix}id": one.id, f"{prefix}token": one.token}
     return {
         f"{prefix}ids": [deadline.id for deadline in deadlines],
         f"{prefix}tokens": [deadline.token for deadline in deadlines],

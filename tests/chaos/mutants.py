@@ -398,11 +398,10 @@ def settled_without_the_token() -> None:
     deadlines.held = lambda value: sa.and_(  # type: ignore[attr-defined]
         D.c.id == value.id, looked_at(D.c.owner_id) == value.owner_id
     )
-    completion.unchanged = lambda connection, of: among(  # type: ignore[attr-defined]
-        connection, D.c.id, f"{of}ids"
-    )
-    completion.one_unchanged = lambda of: (  # type: ignore[attr-defined]
+    completion.unchanged = lambda connection, one, of: (  # type: ignore[attr-defined]
         D.c.id == sa.bindparam(f"{of}id")
+        if one
+        else among(connection, D.c.id, f"{of}ids")
     )
 
 
