@@ -1,8 +1,9 @@
 """Growth: does any of it cost more with more rows in the table?
 
-Arming, a batch claimed and settled, and an engine at rest; with few and many armed
-rows, beside many parked ones, and while somebody keeps an old snapshot open. The floor
-of each is the same with the fewest rows (without the snapshot), in the same round.
+Arming, a batch of a backlog claimed and settled, and an engine at rest; with few and
+many armed rows, beside many parked ones, and while somebody keeps an old snapshot open,
+older than what was done since by a minute. The floor of each is the same with the
+fewest rows (without the snapshot), in the same round.
 """
 
 from __future__ import annotations
@@ -12,14 +13,18 @@ import dataclasses
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+
+import sqlalchemy as sa
 
 from bench import machine, raw, rows
 from bench.context import Context
 from bench.driven import Herd
 from bench.rounds import Row, interleave, row
 from bench.servers import Place
+from liveness.db.finding import Scope
+from liveness.db.heads import Ask, Heads, Line
+from liveness.model import Deadline
 
 BATCH = 200
 
@@ -68,25 +73,29 @@ class Subject:
         self._engine.live.arm("noop", f"new-{next(self._numbers)}", due_in=86400.0)
 
     def batch(self) -> None:
-        """Claim a batch of due rows and settle it."""
-        finder, claims = self._engine.parts._sweep._finder, self._engine.parts._claims
+        """Claim a batch of due rows, as the loop does with a backlog, and settle it."""
         with self._engine.connect() as connection:
-            scope = dataclasses.replace(self._scope(), own_limit=BATCH)
-            found = finder.find(connection, scope).own
-            due = [value for value in found if value.due]
-            claimed = claims.claim_own(connection, self._engine.id, due)
+            if Heads.serve(connection.dialect, Line.OWN, BATCH):
+                ask = Ask(self._engine.id, Line.OWN, ("noop",), BATCH)
+                _, claimed = self._engine.parts.loop._heads.claim(connection, ask)
+            else:
+                claimed = self._by_key(connection)
             assert len(claimed) == BATCH, f"{len(claimed)} were claimed"
-            self._engine.parts.deadlines.complete(connection, claimed)
+            self._engine.parts.deadlines.complete(connection, list(claimed))
+
+    def _by_key(self, connection: sa.Connection) -> Sequence[Deadline]:
+        finder, claims = self._engine.parts._sweep._finder, self._engine.parts._claims
+        found = finder.find(connection, self._scope()).own
+        due = [value for value in found if value.due]
+        return claims.claim_own(connection, self._engine.id, due)
 
     def make_due(self, batches: int) -> None:
-        """Afterwards so many batches are due."""
+        """Afterwards so many batches have been due for a minute."""
         prefix = f"due{next(self._numbers)}"
         count = BATCH * batches
-        rows.load(self.place, count, [self._engine.id], due_in=-1.0, prefix=prefix)
+        rows.load(self.place, count, [self._engine.id], due_in=-60.0, prefix=prefix)
 
-    def _scope(self) -> Any:
-        from liveness.db.finding import Scope
-
+    def _scope(self) -> Scope:
         settings = self._engine.live.settings
         return Scope(
             horizon=settings.sweep_interval * 1.5,

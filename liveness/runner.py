@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 
 from liveness import exceptions, log
@@ -24,6 +25,11 @@ QUICK = 0.0002
 
 STALLED = 0.005
 """Seconds in which no handler is called although some wait: then that thread hangs."""
+
+LET_IN = 0.000_01
+"""Seconds for which the loop stands still when it has handed over what was claimed the
+moment it was due: the handler's thread has the interpreter at once, and not when the
+loop has come round."""
 
 ALL_HANG = "every handler thread of its engine hangs"
 
@@ -96,6 +102,8 @@ class Runner:
             holds = self._hold(values)
             self._unstarted += len(holds)
         self._pool.submit(holds, first=punctual)
+        if punctual:
+            time.sleep(LET_IN)
 
     def run_packed(
         self,
