@@ -10,7 +10,7 @@ from liveness import Deadline, Liveness, Retry, Settings
 from liveness.agenda import Entry
 from liveness.db import tables
 from liveness.db.rows import new_token
-from liveness.loop import CONFLICTS
+from liveness.loop import AHEAD, CONFLICTS, LISTEN
 from tests.fleet import Gate, Recorder, wait_until
 from tests.rules.faults import Away, Fault, Lost, Meanwhile
 
@@ -58,6 +58,64 @@ def test_it_sleeps_until_the_next_own_due_time(fleet):
     assert engine.turn() == pytest.approx(0.5)
     engine.live.arm("timer", "sooner", due_in=0.25)
     assert engine.parts.loop.turn() == pytest.approx(0.25)
+
+
+class Sleeps:
+    """What a loop sleeps on: time passes when it does, and nothing wakes it but the
+    deaths of so many neighbours."""
+
+    def __init__(self, clock, deaths=0) -> None:
+        self._clock, self.deaths = clock, deaths
+        self.slept: list[float] = []
+
+    def wait(self, seconds: float) -> bool:
+        self.slept.append(seconds)
+        self._clock.advance(max(seconds, 0.0))
+        self.deaths -= 1
+        return self.deaths >= 0
+
+    def __getattr__(self, name):
+        return lambda *args: None
+
+
+def test_it_wakes_up_ahead_and_has_its_connection_when_something_is_due(fleet):
+    engine = fleet()
+    engine.turn()
+    loop, timer = engine.parts.loop, engine.live.handlers.get("timer")
+    taken: list[float] = []
+    sa.event.listen(
+        engine.parts._sweep_pool,
+        "checkout",
+        lambda *args: taken.append(fleet.clock.monotonic()),
+    )
+    loop._bell = sleeps = Sleeps(fleet.clock)
+    engine.live.arm("timer", "k", due_in=0.5)
+    due = fleet.clock.monotonic() + 0.5
+    loop._sleep(loop.turn(LISTEN) - AHEAD)
+    assert fleet.clock.monotonic() == pytest.approx(due - AHEAD)
+    loop.turn(LISTEN)
+    wait_until(lambda: timer.keys == ["k"])
+    assert sleeps.slept == [pytest.approx(0.5 - AHEAD), pytest.approx(AHEAD)]
+    assert taken[-1] == pytest.approx(due - AHEAD)
+
+
+def test_a_neighbour_that_dies_in_that_millisecond_is_looked_for_at_once(fleet):
+    engine = fleet()
+    engine.turn()
+    loop, observed = engine.parts.loop, Fault(engine.parts.engines, "observe")
+    loop._bell = Sleeps(fleet.clock, deaths=1)
+    engine.live.arm("timer", "k", due_in=AHEAD / 2)
+    loop.turn(LISTEN)
+    assert observed.calls == 1
+
+
+def test_it_does_not_keep_its_connection_for_what_is_due_later(fleet):
+    engine = fleet()
+    engine.turn()
+    engine.parts.loop._bell = sleeps = Sleeps(fleet.clock)
+    engine.live.arm("timer", "k", due_in=2 * AHEAD)
+    assert engine.parts.loop.turn(LISTEN) > AHEAD
+    assert sleeps.slept == []
 
 
 def test_an_own_deadline_armed_long_ago_fires_at_the_instant(every_fleet):

@@ -222,3 +222,16 @@ def test_what_was_left_out_is_looked_for_when_it_is_its_turn(fleet, engine, put)
         admission.suspect_held = held
     engine.parts._sweep._doubt_until = float("-inf")
     assert called(engine) == ["again"]
+
+
+def test_what_was_held_back_after_a_jump_is_looked_for_after_it(fleet, engine, put):
+    other = fleet()
+    fleet.clock.jump(60)
+    engine.turn()
+    put("overdue", due_in=-GRACE, owner_id=other.id)
+    for _ in range(round(TTL)):
+        fleet.clock.advance(1.5)
+        other.beat()
+        engine.beat()
+        engine.turn()
+    assert called(engine) == ["overdue"]

@@ -12,9 +12,11 @@ from liveness.db import tables
 from liveness.db.connection import is_database_error
 from liveness.db.events import EventLog
 from liveness.db.heads import MANY, Ask, Heads, Line
+from liveness.db.prepared import Prepared
 from liveness.db.rows import EPOCH_LIMIT
 from liveness.events import Event, What
 from liveness.model import Deadline, DeadlineState
+from tests.rules.faults import Lost
 from tests.store.conftest import ME, Store
 
 D, V = tables.deadline, tables.event
@@ -505,6 +507,36 @@ def test_less_than_was_asked_for_is_all_that_there_is(store, put, claim, line):
         key: as_claimed(store, line, key) for key in ("before", "after")
     }
     assert claim() == (set(), [])
+
+
+@pytest.mark.parametrize("backend", ["postgresql"])
+def test_a_conflict_before_the_mark_undoes_nothing_after_it(
+    store, put, claim, line, monkeypatch
+):
+    """There the search for what came before is a statement of its own."""
+    put("a", due=-5.0)
+    ((done,), fetched) = claim(limit=1)[1], Prepared.fetched
+    put("before", due=-9.0), put("after")
+    lost = []
+
+    def once(self, connection, sent, *rest):
+        if "mark" not in sent and not lost:
+            lost.append(True)
+            raise Lost
+        return fetched(self, connection, sent, *rest)
+
+    monkeypatch.setattr(Prepared, "fetched", once)
+    assert claim(limit=3, done=[done]) == (set(), [as_claimed(store, line, "after")])
+    assert lost
+    assert keys(claim(limit=3)[1]) == ["before"]
+
+
+def test_no_more_are_claimed_than_were_asked_for(store, put, claim):
+    put("a", due=-5.0)
+    assert keys(claim(limit=1)[1]) == ["a"]
+    for key, due in [("x", -9.0), ("y", -8.0), ("z", -1.0)]:
+        put(key, due=due)
+    assert len(claim(limit=2)[1]) == 2
 
 
 def test_what_comes_before_a_backlog_does_not_wait_for_its_end(store, claim, line):
