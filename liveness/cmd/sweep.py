@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from liveness.conf import Settings
     from liveness.db.report import Listed
-    from liveness.running import Running
     from liveness.handlers import Handlers
+    from liveness.running import Running
     from liveness.sweep import Counts
 
 TURN = 0.2
