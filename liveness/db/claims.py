@@ -330,10 +330,10 @@ class Claims:
         found: Sequence[Deadline],
     ) -> tuple[set[int], list[Deadline]]:
         change, token, values = self._own, new_token(), {"me": me}
-        form = completion.form_of(done)
-        ended = completion.parameters(done, form)
-        build = functools.partial(_chained, ends=form)
-        name, one = (_chained, form), len(found) == 1
+        naming = completion.naming_of(done)
+        ended = completion.parameters(done, naming)
+        build = functools.partial(_chained, ends=naming)
+        name, one = (_chained, naming), len(found) == 1
         statement = self._statement(connection, change, build, one, name)
         sent = values | numbers_of(found) | ended | {"written": token}
         row: Any = statement.execute(connection, sent).one()
@@ -403,7 +403,7 @@ def _chained(
     change: Change,
     write: Any,
     one: bool,
-    ends: completion.Form,
+    ends: completion.Naming,
 ) -> Any:
     gone = completion.deletion(connection, ends).returning(D.c.id).cte("gone")
     claim = _compare_and_set_now(connection, change, write, one)

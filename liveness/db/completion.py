@@ -25,7 +25,7 @@ DONE = "done_"
 """Before the names of the parameters."""
 
 
-class Form(enum.Enum):
+class Naming(enum.Enum):
     """How a statement names the rows that it deletes: the one, those that one statement
     claimed, whose tokens are made of one number, or each by its token."""
 
@@ -44,26 +44,26 @@ class Completion:
         self, connection: sa.Connection, deadlines: Sequence[Deadline], again: bool
     ) -> set[int]:
         """See :meth:`liveness.db.deadlines.Deadlines.complete`."""
-        dialect, form = connection.dialect, form_of(deadlines)
+        dialect, naming = connection.dialect, naming_of(deadlines)
         statement = self._statements.get(
-            form, dialect, lambda: Prepared(deletion(connection, form), dialect)
+            naming, dialect, lambda: Prepared(deletion(connection, naming), dialect)
         )
-        gone = statement.execute(connection, parameters(deadlines, form)).rowcount
+        gone = statement.execute(connection, parameters(deadlines, naming)).rowcount
         return stale(connection, deadlines, gone, again)
 
 
-def form_of(deadlines: Sequence[Deadline]) -> Form:
-    """The shortest form for ``deadlines``, which are all of one owner."""
+def naming_of(deadlines: Sequence[Deadline]) -> Naming:
+    """The shortest for ``deadlines``, which are all of one owner."""
     if len(deadlines) == 1:
-        return Form.ONE
+        return Naming.ONE
     written = {deadline.token - deadline.id for deadline in deadlines}
-    return Form.ALIKE if len(written) == 1 else Form.EACH
+    return Naming.ALIKE if len(written) == 1 else Naming.EACH
 
 
-def deletion(connection: sa.Connection, form: Form) -> sa.Delete:
+def deletion(connection: sa.Connection, naming: Naming) -> sa.Delete:
     """Of the rows of which the :func:`parameters` have the newest values."""
-    if form is not Form.ALIKE:
-        these = unchanged(connection, form is Form.ONE, DONE)
+    if naming is not Naming.ALIKE:
+        these = unchanged(connection, naming is Naming.ONE, DONE)
         return sa.delete(D).where(these, _owned())
     ids = among(connection, D.c.id, f"{DONE}ids")
     token = written_token(sa.bindparam(f"{DONE}written", type_=sa.BigInteger))
@@ -74,11 +74,11 @@ def _owned() -> sa.ColumnElement[bool]:
     return looked_at(D.c.owner_id) == sa.bindparam(f"{DONE}owner")
 
 
-def parameters(deadlines: Sequence[Deadline], form: Form) -> dict[str, Any]:
-    """What :func:`deletion` in that form needs."""
+def parameters(deadlines: Sequence[Deadline], naming: Naming) -> dict[str, Any]:
+    """What :func:`deletion` so named needs."""
     first = deadlines[0]
     owner = {f"{DONE}owner": first.owner_id}
-    if form is not Form.ALIKE:
+    if naming is not Naming.ALIKE:
         return owner | numbers_of(deadlines, DONE)
     ids = [deadline.id for deadline in deadlines]
     return {**owner, f"{DONE}ids": ids, f"{DONE}written": first.token - first.id}

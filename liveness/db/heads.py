@@ -98,7 +98,7 @@ class Form:
     """Which of its forms a statement has. ``ends``: how it names what it completes;
     None: nothing. ``marked``: it begins at a mark."""
 
-    ends: completion.Form | None = None
+    ends: completion.Naming | None = None
     marked: bool = False
 
 
@@ -203,7 +203,7 @@ class Heads:
         token, (mark, times) = new_token(), self._marks.pop(ask.line, NO_MARK)
         sent: dict[str, Any] = {"me": ask.me, "written": token, "most": ask.limit}
         sent |= alike(ask.event) if ask.event is not None else {}
-        ends = completion.form_of(done) if done else None
+        ends = completion.naming_of(done) if done else None
         ended = completion.parameters(done, ends) if ends else {}
         form = Form(ends, mark is not None)
         statement = self._statement(connection, ask, self._chained, form)
