@@ -176,13 +176,12 @@ class Running:
         self.history.database_now = lambda: self._sweep.skew.now
         self.loop.write_history = self.history.flush
 
-    def _endpoint_of(self) -> Endpoint | None:
+    def _endpoint_of(self, settings: Settings) -> Endpoint | None:
         """What answers for this engine, if the options say so.
 
         :raises ConfigError: it cannot listen there.
         """
-        listen = self._settings.metrics_listen
-        if listen is None:
+        if settings.metrics_listen is None:
             return None
         try:
             from liveness import metrics
@@ -205,7 +204,7 @@ class Running:
             history=self.history,
             pools={"owner": self._pool, "sweep": self._sweep_pool},
         )
-        return metrics.Endpoint(parts, listen)
+        return metrics.Endpoint(parts, settings.metrics_listen)
 
     @property
     def fleet_size(self) -> int:
@@ -214,7 +213,7 @@ class Running:
 
     def register(self) -> None:
         """Check the schema, and register."""
-        self._endpoint = self._endpoint_of()
+        self._endpoint = self._endpoint_of(self._settings)
         migration.require_current(self.database, self._sweep_pool)
         self._register()
 

@@ -18,7 +18,7 @@ from bench.scaling.costs import Cost, Costs
 from bench.scaling.hub import Hub
 from bench.scaling.server import Database
 from liveness.db.engines import Observation
-from liveness.db.finding import FIRST, Found, Place, Question, Scope
+from liveness.db.finding import FIRST, Found, Place, Question, Scope, Since
 from liveness.model import Deadline, DeadlineState, Engine, EngineState
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
@@ -300,7 +300,8 @@ class SimulatedEngines:
 
 
 class SimulatedFinder:
-    """In place of :class:`liveness.db.finding.Finder`."""
+    """In place of :class:`liveness.db.finding.Finder`. Marks mean nothing to it: there
+    are no entries of what is gone, and nothing comes with an old due time."""
 
     def __init__(self, tables: Tables, me: str) -> None:
         self._t = tables
@@ -312,6 +313,7 @@ class SimulatedFinder:
         scope: Scope,
         dead: Sequence[str] = (),
         offset: int = 0,
+        since: Since | None = None,
     ) -> Found:
         found, cost = self.look(scope, dead, offset)
         self._t.database.read(connection.node, cost)
@@ -324,9 +326,11 @@ class SimulatedFinder:
         found = self._find(scope, dead, offset)
         return found, self._t.costs.of("find", found.rows + offset)
 
-    def question(self, scope: Scope, dead: Iterable[str], offset: int) -> Question:
+    def question(
+        self, scope: Scope, dead: Iterable[str], offset: int, since: Since | None
+    ) -> Question:
         finder: Any = self
-        return Question(scope, tuple(sorted(dead)), offset, finder)
+        return Question(scope, tuple(sorted(dead)), offset, since, finder)
 
     def orphans_of(
         self, connection: Any, scope: Scope, owner: str, after: Place, limit: int
@@ -365,13 +369,15 @@ class SimulatedFinder:
         page = itertools.islice(orphaned, offset, offset + scope.limit)
         orphans = [self._value(row_id, now, True) for _, row_id in page]
         late: list[Deadline] = []
+        late_from = None
         if scope.foreign_due:
             before = now - timedelta(seconds=scope.grace)
             rows = t.overdue(before, scope.limit)
             late = [
                 self._value(r.id, now, False) for r in rows if r.owner_id != self._me
             ]
-        return Found(own=own, held=[], orphans=orphans, overdue=late)
+            late_from = min((r.due_at for r in rows), default=None)
+        return Found(own, [], orphans, late, late_from)
 
     def _value(self, row_id: int, now: datetime, orphaned: bool) -> Deadline:
         row = self._t.rows[row_id]
