@@ -3,12 +3,15 @@ watermark on due time, and the DELETE of the last batch in the same transaction.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import TypeVar
 
 import pymysql
 
 from bench.floor.base import Floor, listed
+
+R = TypeVar("R")
 
 DEADLOCK = 1213
 """A search that comes short has locked the entry behind its range: another's."""
@@ -25,9 +28,18 @@ class MariaDBFloor(Floor):
     _watermark = FIRST
 
     def chain(self, done: Sequence[int], limit: int, owner: str | None) -> list[int]:
+        return self._again(lambda: self._chain(done, limit, owner))
+
+    def claim_one(self, row_id: int) -> bool:
+        return self._again(lambda: super(MariaDBFloor, self).claim_one(row_id))
+
+    def disarm(self, row_id: int) -> None:
+        self._again(lambda: super(MariaDBFloor, self).disarm(row_id))
+
+    def _again(self, do: Callable[[], R]) -> R:
         while True:
             try:
-                return self._chain(done, limit, owner)
+                return do()
             except pymysql.err.OperationalError as error:
                 if error.args[0] != DEADLOCK:
                     raise  # else nothing was done
