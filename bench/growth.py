@@ -1,9 +1,9 @@
 """Growth: does any of it cost more with more rows in the table?
 
-Arming, a batch of a backlog claimed and settled, and an engine at rest; with few and
-many armed rows, beside many parked ones, and while somebody keeps an old snapshot open,
-older than what was done since by a minute. The floor of each is the same with the
-fewest rows (without the snapshot), in the same round.
+Arming, a batch claimed and settled of a backlog that has been due for a minute, and an
+engine at rest; with few and many armed rows, beside many parked ones, and while
+somebody keeps an old snapshot open. The floor of each is the same with the fewest rows
+(without the snapshot), in the same round.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Subject:
 
     def _by_key(self, connection: sa.Connection) -> Sequence[Deadline]:
         finder, claims = self._engine.parts._sweep._finder, self._engine.parts._claims
-        found = finder.find(connection, self._scope()).own
+        found = finder.find(connection, finder.question(self._scope())).own
         due = [value for value in found if value.due]
         return claims.claim_own(connection, self._engine.id, due)
 

@@ -16,6 +16,7 @@ from liveness.clock import Clock
 from liveness.conf import Settings, mutated
 from liveness.db.tables import ENGINE_ID_LENGTH
 from liveness.handlers import FunctionHandler, Handler, Handlers
+from liveness.identity import Identity
 from liveness.model import Deadline
 from liveness.owner import Owner
 from liveness.running import Running
@@ -121,14 +122,7 @@ class Liveness:
             if problem:
                 raise exceptions.ConfigError(reason=problem)
             self.handlers.load()
-            running = Running(
-                engine_id or str(uuid.uuid4()),
-                self.settings,
-                self.clock,
-                self.handlers,
-                lambda: self._on_drain(),
-                self._on_fenced,
-            )
+            running = self._parts(engine_id)
             try:
                 running.register()
             except BaseException:
@@ -236,6 +230,19 @@ class Liveness:
     guard = _Delegated(Owner.guard)
     parked = _Delegated(Owner.parked)
     unpark = _Delegated(Owner.unpark)
+
+    def _parts(
+        self, engine_id: str | None, identity: Identity | None = None
+    ) -> Running:
+        return Running(
+            engine_id or str(uuid.uuid4()),
+            self.settings,
+            self.clock,
+            self.handlers,
+            lambda: self._on_drain(),
+            self._on_fenced,
+            identity,
+        )
 
     @property
     def _started(self) -> Running:

@@ -32,7 +32,8 @@ class Marks:
         self._now = now
 
     def since(self, scope: Scope) -> Since | None:
-        """From where to look for what ``scope`` asks; None: at everything."""
+        """From where to look for what ``scope`` asks; None: at everything, as when an
+        engine looks for what it may hold without knowing it (``held``)."""
         whole = scope.held or self._asked != _rows_asked_for(scope)
         return None if whole else self._since
 

@@ -233,13 +233,7 @@ class Sweep:
             question = self._question(connection, dead)
             found = seen.found
             if found is None or question != asked:  # of others, or otherwise
-                found = self._finder.find(
-                    connection,
-                    question.scope,
-                    question.dead,
-                    question.offset,
-                    question.since,
-                )
+                found = self._finder.find(connection, question)
             self._marks.note(question.scope, found, self.settings.database_timeout)
             self._quiet = found.rows <= FEW
             self._note_page(connection, found.own, counts)

@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,7 +20,6 @@ from liveness import Handler, Liveness, Settings
 from liveness.clock import Clock
 from liveness.identity import Identity
 from liveness.model import Deadline, Engine
-from liveness.running import Running
 
 FAST = {
     "ttl": 30.0,
@@ -83,16 +81,7 @@ class Driven:
         identity = Identity.of_this_process()
         if machine is not None:
             identity = dataclasses.replace(identity, host=machine, boot_id=machine)
-        self.parts = Running(
-            engine_id or str(uuid.uuid4()),
-            settings,
-            self.live.clock,
-            self.live.handlers,
-            lambda: self.live._on_drain(),
-            self.live._on_fenced,
-            identity,
-        )
-        self.live._running = self.parts
+        self.parts = self.live._running = self.live._parts(engine_id, identity)
         self.parts._register()
 
     @property

@@ -182,7 +182,7 @@ class _Calibration:
             own_limit=limit,
             held=False,
         )
-        return _always(lambda: finder.find(connection, scope))
+        return _always(lambda: finder.find(connection, finder.question(scope)))
 
     def _claims(
         self,

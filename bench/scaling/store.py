@@ -307,15 +307,8 @@ class SimulatedFinder:
         self._t = tables
         self._me = me
 
-    def find(
-        self,
-        connection: Any,
-        scope: Scope,
-        dead: Sequence[str] = (),
-        offset: int = 0,
-        since: Since | None = None,
-    ) -> Found:
-        found, cost = self.look(scope, dead, offset)
+    def find(self, connection: Any, question: Question) -> Found:
+        found, cost = self.look(question.scope, question.dead, question.offset)
         self._t.database.read(connection.node, cost)
         return found
 

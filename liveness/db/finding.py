@@ -139,16 +139,8 @@ class Finder:
         self._statements: dict[Hashable, Any] = {}
         self._pages: dict[tuple[Scope, str], Any] = {}
 
-    def find(
-        self,
-        connection: sa.Connection,
-        scope: Scope,
-        dead: Iterable[str] = (),
-        offset: int = 0,
-        since: Since | None = None,
-    ) -> Found:
-        """What a :class:`Question` asks for."""
-        question = self.question(scope, dead, offset, since)
+    def find(self, connection: sa.Connection, question: Question) -> Found:
+        """What is asked for."""
         name = (question.name, connection.dialect.name)
         statement = self._statements.get(name)
         if statement is None:
@@ -166,7 +158,7 @@ class Finder:
         offset: int = 0,
         since: Since | None = None,
     ) -> Question:
-        """What :meth:`find` is asked, for a statement that asks for more."""
+        """What :meth:`find` is asked, or a statement that asks for more."""
         return Question(scope, tuple(sorted(dead)), offset, since, self)
 
     def orphans_of(

@@ -224,7 +224,7 @@ class Store:
         finder, asked = Finder(self.clock, me), Scope(**{**values, **scope})
         question = finder.question(asked, dead, offset, since)
         with self.connect() as connection:
-            found = finder.find(connection, asked, dead, offset, since)
+            found = finder.find(connection, question)
             beside = self.engines.observe(connection, me, 10, question).found
         assert beside == found
         return found

@@ -342,13 +342,17 @@ def test_a_finder_sees_time_pass_and_the_dead_change(store):
     store.arm("a", owner="a", due=1e6)
     store.arm("b", owner="b", due=1e6)
     with store.connect() as connection:
-        found = finder.find(connection, SCOPE, ["a"])
+        found = finder.find(connection, finder.question(SCOPE, ["a"]))
         assert sorts(found) == {"orphans": ["a"]}
         store.clock.advance(5)
-        found = finder.find(connection, SCOPE, ["b", "c"])
+        found = finder.find(connection, finder.question(SCOPE, ["b", "c"]))
         assert sorts(found) == {"own": ["own"], "orphans": ["b"]}
-        assert sorts(finder.find(connection, SCOPE)) == {"own": ["own"]}
-        assert sorts(finder.find(connection, SCOPE, ["a", "b"], 1)) == {
+        assert sorts(finder.find(connection, finder.question(SCOPE))) == {
+            "own": ["own"]
+        }
+        assert sorts(
+            finder.find(connection, finder.question(SCOPE, ["a", "b"], 1))
+        ) == {
             "own": ["own"],
             "orphans": ["b"],
         }
@@ -391,14 +395,11 @@ def test_a_finder_outlives_many_changes_of_its_scope(store):
     finder = Finder(store.clock, ME)
     store.arm(due=10.5)
     with store.connect() as connection:
-        seen = [
-            bool(
-                finder.find(
-                    connection, dataclasses.replace(SCOPE, horizon=float(horizon))
-                ).own
-            )
-            for horizon in [*range(20), *range(20)]
-        ]
+        seen = []
+        for horizon in [*range(20), *range(20)]:
+            scope = dataclasses.replace(SCOPE, horizon=float(horizon))
+            found = finder.find(connection, finder.question(scope))
+            seen.append(bool(found.own))
     assert seen == ([False] * 11 + [True] * 9) * 2
 
 
@@ -407,8 +408,9 @@ def test_two_engines_share_no_finder_but_a_database(store):
     store.arm("yours", owner="you")
     mine, yours = Finder(store.clock, ME), Finder(store.clock, "you")
     with store.connect() as connection:
-        assert keys(mine.find(connection, SCOPE).own) == ["mine"]
-        assert keys(yours.find(connection, SCOPE).own) == ["yours"]
+        for finder, own in ((mine, "mine"), (yours, "yours")):
+            found = finder.find(connection, finder.question(SCOPE))
+            assert keys(found.own) == [own]
 
 
 def test_the_databases_own_clock_decides(real_store):
@@ -420,7 +422,7 @@ def test_the_databases_own_clock_decides(real_store):
     finder = Finder(Clock(), ME)
     scope = dataclasses.replace(SCOPE, horizon=600.0)
     with store.connect() as connection:
-        found = finder.find(connection, scope)
+        found = finder.find(connection, finder.question(scope))
     assert sorts(found) == {"own": ["soon"], "overdue": ["others"]}
     assert [value.expired for value in found.own] == [False]
     assert [value.expired for value in found.overdue] == [True]

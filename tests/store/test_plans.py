@@ -228,7 +228,7 @@ def test_finding_reads_what_it_finds(
         by(plan, ENGINE, BY_ENDED, *PRIMARY)
         window = MOST_OF_A_WINDOW
     else:
-        found = plan.run(lambda c: finder.find(c, scope, dead, offset))
+        found = plan.run(lambda c: finder.find(c, finder.question(scope, dead, offset)))
     by(plan, DEADLINE, BY_OWNER, BY_DUE)
     rows = sum(
         len(part) for part in (found.own, found.held, found.orphans, found.overdue)
@@ -255,7 +255,7 @@ def test_finding_stays_with_its_plan_when_it_is_prepared(store, finder, beside_e
             question = finder.question(SCOPE, DEAD)
             store.engines.observe(connection, ME, 100, question)
         else:
-            finder.find(connection, SCOPE, DEAD)
+            finder.find(connection, finder.question(SCOPE, DEAD))
 
     with store.connect() as connection:
         for _ in range(15):
@@ -327,7 +327,7 @@ def test_a_dead_engines_rows_are_not_sought_among_those_of_its_heirs(inherited):
         assert finder.count_armed(connection, "dead", 6000) == 0
         assert finder.place_after(connection, "dead", 1000) is None
         assert finder.orphans_of(connection, SCOPE, "dead", FIRST, LIMIT) == []
-        assert finder.find(connection, scope, ["dead"]).orphans == []
+        assert finder.find(connection, finder.question(scope, ["dead"])).orphans == []
 
     plan.run(look)
     by(plan, DEADLINE, BY_OWNER, BY_DUE)
@@ -357,7 +357,7 @@ def test_the_list_of_parked_rows_comes_in_the_order_of_the_index(store, plan):
 
 def found_by(store: Store, finder: Finder, dead=()):
     with store.connect() as connection:
-        return finder.find(connection, SCOPE, dead)
+        return finder.find(connection, finder.question(SCOPE, dead))
 
 
 @pytest.mark.parametrize("count", [1, LIMIT])
