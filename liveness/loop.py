@@ -39,6 +39,8 @@ SUSPECTS = 20
 CONFLICTS = 5
 """Turns in a row that may be lost to other engines before that is a failure."""
 
+REASONS = 5
+"""Different reasons of one outage that are logged, each once."""
 
 AHEAD = 0.001
 """Seconds before there is something to do at which the loop wakes up, to have its
@@ -93,6 +95,7 @@ class Loop:
         self._headed = 0  # claimed of nobody's since the last sweep
         self.turns = 0
         self._failing = False
+        self._told: set[str] = set()  # why, in this outage
         self._conflicts = 0
         self._next_sweep = float("-inf")
         self._again_by = float("inf")
@@ -430,6 +433,7 @@ class Loop:
                 "Engine %s sweeps again.", self._me, event="sweeping", engine=self._me
             )
         self._failing = False
+        self._told.clear()
         self._conflicts = 0
 
     def _lost(self, error: Exception) -> None:
@@ -444,6 +448,7 @@ class Loop:
 
     def _failed(self, error: Exception) -> None:
         self._doubt()
+        text = one_line(error)
         if not is_database_error(error):
             LOG.exception(
                 "A turn of engine %s failed; it goes on.",
@@ -451,11 +456,12 @@ class Loop:
                 event="bug",
                 engine=self._me,
             )
-        elif not self._failing:
+        elif text not in self._told and len(self._told) < REASONS:
+            self._told.add(text)
             LOG.warning(
                 "Engine %s could not sweep: %s. It tries again.",
                 self._me,
-                one_line(error),
+                text,
                 event="unswept",
                 engine=self._me,
             )

@@ -5,12 +5,13 @@ import time
 
 import pytest
 import sqlalchemy as sa
+from oslo_db import exception as db_exc
 
 from liveness import Deadline, Liveness, Retry, Settings
 from liveness.agenda import Entry
 from liveness.db import tables
 from liveness.db.rows import new_token
-from liveness.loop import AHEAD, CONFLICTS, LISTEN
+from liveness.loop import AHEAD, CONFLICTS, LISTEN, REASONS
 from tests.fleet import Gate, Recorder, wait_until
 from tests.rules.faults import Away, Fault, Lost, Meanwhile
 
@@ -355,6 +356,28 @@ def test_a_bug_is_told_with_a_traceback_an_outage_in_one_line(fleet, caplog):
     engine.turn()
     assert "ZeroDivisionError" in caplog.text
     assert "failed; it goes on" in caplog.text
+
+
+def test_each_reason_of_an_outage_is_told_once(fleet, caplog):
+    """A server that went away may come back with a table that is corrupt."""
+    engine = fleet()
+    reasons = ["gone", "corrupt", "gone", *(f"odd {n}" for n in range(9)), "gone"]
+    left = list(reasons)
+
+    def turn(connection):
+        raise db_exc.DBConnectionError(Exception(left.pop(0)))
+
+    works, engine.parts.loop._turn = engine.parts.loop._turn, turn
+    while left:
+        engine.turn()
+    told = [reason for reason in dict.fromkeys(reasons) if reason in caplog.text]
+    assert told == ["gone", "corrupt", "odd 0", "odd 1", "odd 2"]
+    assert caplog.text.count("could not sweep") == len(told) == REASONS
+    engine.parts.loop._turn = works
+    engine.turn()
+    engine.parts.loop._turn, left = turn, ["gone"]
+    engine.turn()
+    assert caplog.text.count("could not sweep") == REASONS + 1
 
 
 def test_what_a_failed_turn_left_on_its_connection_is_not_built_upon(every_fleet):
