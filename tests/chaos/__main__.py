@@ -38,8 +38,8 @@ def main(argv: list[str] | None = None) -> int:
     except NotPossible as error:
         print(f"chaos: {error}", file=sys.stderr)
         return NOT_ABLE
-    _tell(verdict.table(found))
     _write(found, options.json)
+    _tell(verdict.table(found))  # the last: a log is read from its end
     return FOUND if found["violations"] else 0
 
 

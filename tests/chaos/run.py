@@ -81,6 +81,7 @@ class Run:
         self.codes: list[int | None] = []
         self.versions: dict[str, str] = {}
         self.unavailable: dict[str, str] = {}
+        self.repaired: list[str] = []
 
     def __call__(self) -> dict[str, Any]:
         """Do it all; return the dump of the database at the end."""
@@ -166,6 +167,7 @@ class Run:
     def _end(self) -> dict[str, Any]:
         """Everything is healed; wait until all that is due is settled, then stop."""
         self.database.heal()
+        self.repaired = self.database.repair()
         for slot in self.slots:
             slot.go_on()
             slot.set_clock(0.0)

@@ -132,6 +132,18 @@ class Single(Database):
 class MariaDB(Single):
     server_class = MariaDBOnQuota
 
+    def repair(self) -> list[str]:
+        """A full disk may leave an index that does not fit its table (error 1034)."""
+        names = [str(row[0]) for row in self.server.admin(f"SHOW TABLES FROM {NAME}")]
+        corrupt = [name for name in names if not self._fits(name)]
+        for name in corrupt:
+            self.server.admin(f"ALTER TABLE {NAME}.{name} FORCE")
+        return corrupt
+
+    def _fits(self, name: str) -> bool:
+        checked = self.server.admin(f"CHECK TABLE {NAME}.{name}")
+        return [row[-1] for row in checked] == ["OK"]
+
 
 class PostgreSQL(Single):
     server_class = PostgreSQLOnQuota
