@@ -14,6 +14,9 @@ from collections.abc import Iterable
 
 from liveness.model import Deadline
 
+FEW = 3
+"""Entries that are due together and still have their time; more are a batch."""
+
 TRIES = 8
 SOON = 0.0005
 """Seconds after which a claim that came to nothing is tried again: the conversion
@@ -71,6 +74,14 @@ class Agenda:
                 if entry is not None and entry.due == moment:
                     due.append(entries.pop(row_id))
         return due
+
+    def few_due(self, now: float) -> bool:
+        """Whether anything is due at ``now``, and that is not more than a
+        :data:`FEW`. (Entries that were discarded count.)"""
+        with self._lock:
+            # The k smallest of a heap are among its first 2**k - 1.
+            first = [due <= now for due, _ in self._heap[: 2 ** (FEW + 1) - 1]]
+        return 0 < sum(first) <= FEW
 
     def put_back(self, entries: Iterable[Entry]) -> None:
         """These were taken, and could not be tried yet: they are due, but no reason to

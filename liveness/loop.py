@@ -26,6 +26,7 @@ from liveness.db.connection import is_database_error, one_line
 from liveness.db.heads import Ask, Heads, Line
 from liveness.events import Event
 from liveness.model import Deadline
+from liveness.pace import LEAST, Pace
 from liveness.runner import Runner
 from liveness.settle import Last, Settler
 from liveness.sweep import Counts, Sweep, hopeless
@@ -92,6 +93,7 @@ class Loop:
         self._backlog = backlog
         self._heads = heads
         self._kinds = kinds
+        self._pace = Pace()
         self._headed = 0  # claimed of nobody's since the last sweep
         self.turns = 0
         self._failing = False
@@ -215,6 +217,9 @@ class Loop:
     def _settle(self, connection: sa.Connection, last: Last | None = None) -> int:
         self._runner.spend_late()
         self._settler.add(self._runner.collect())
+        if last is not None and self._settler.pending >= LEAST:
+            if self._agenda.few_due(self._clock.monotonic()):
+                self._fire(connection)  # they do not wait for all those outcomes
         return self._settler.settle(connection, last)
 
     def _fire(self, connection: sa.Connection) -> None:
@@ -258,10 +263,22 @@ class Loop:
     def _line(self) -> Line | None:
         """The line to claim from, when all that is known by its key is claimed."""
         now = self._clock.monotonic()
+        return self._backlog.line(now) if self._next_known > now else None
+
+    @property
+    def _next_known(self) -> float:
+        """When the next own deadline is due that may be claimed by its key then."""
         known = self._agenda.next_due
         if not self._admission.suspect_held:
             known = min(known, self._suspects.next_due)
-        return self._backlog.line(now) if known > now else None
+        return known
+
+    def _free_for(self, line: Line) -> float:
+        """Seconds until an own deadline is due that is not in this ``line``."""
+        due = self._next_known
+        if line is Line.NOBODYS:
+            due = min(due, self._backlog.own_from)
+        return due - self._clock.monotonic()
 
     def _from_head(
         self,
@@ -279,7 +296,9 @@ class Loop:
                 self._backlog.ends(line)
             return None
         event = self.of_nobodys() if line is Line.NOBODYS else None
-        ask = Ask(self._me, line, tuple(self._kinds), room, event)
+        rows = self._pace.rows(self._free_for(line), room)
+        ask = Ask(self._me, line, tuple(self._kinds), rows, event)
+        began = self._clock.monotonic()
         with self._admission.claiming():
             try:
                 stale, claimed = self._heads.claim(connection, ask, done, again)
@@ -292,7 +311,9 @@ class Loop:
             told = event is not None
             told_of = functools.partial(self._claimed_from, line, told=told)
             self._runner.run_packed(claimed, claimed.ids, told_of)
-        if len(claimed) < room:
+        if claimed:
+            self._pace.took(len(claimed), self._clock.monotonic() - began)
+        if len(claimed) < rows:
             self._backlog.ends(line)
             if line is Line.OWN:
                 self.sweep_soon()  # to read ahead again

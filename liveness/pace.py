@@ -5,10 +5,10 @@ The more rows, the cheaper each; but while they are taken, an engine fires nothi
 
 from __future__ import annotations
 
-AIM = 0.004
+AIM = 0.002
 """Seconds that a page may take, however soon something is due."""
 
-LEAST = 100
+LEAST = 50
 """Rows of a page that are worth its statements."""
 
 MEMORY = 4

@@ -2,10 +2,12 @@
 
 import logging
 
+import hypothesis
 import pytest
 import sqlalchemy as sa
+from hypothesis import strategies
 
-from liveness.agenda import SOON, TRIES, Agenda, Entry
+from liveness.agenda import FEW, SOON, TRIES, Agenda, Entry
 from liveness.db import tables
 from liveness.db.rows import new_token
 from liveness.model import Deadline
@@ -38,6 +40,15 @@ def test_no_more_is_taken_than_asked_for():
     assert len(agenda.take_due(1.0, 2)) == 2
     assert agenda.take_due(1.0, 0) == []
     assert len(agenda.take_due(1.0, 9)) == 3
+
+
+@hypothesis.given(strategies.lists(strategies.integers(0, 9), max_size=40))
+def test_few_are_due_when_some_are_and_not_more_than_a_few(times):
+    agenda = Agenda()
+    agenda.add(Entry(float(due), value(row_id)) for row_id, due in enumerate(times))
+    for now in range(10):
+        due = sum(time <= now for time in times)
+        assert agenda.few_due(float(now)) == (0 < due <= FEW)
 
 
 def test_a_newer_value_takes_the_place_of_an_older_one():

@@ -3,10 +3,10 @@
 import pytest
 import sqlalchemy as sa
 
-from liveness import pace, sweep, walks
+from liveness import agenda, loop, pace, sweep, walks
 from liveness.db import tables
 from liveness.pace import AIM, Pace
-from tests.fleet import Recorder
+from tests.fleet import Recorder, wait_until
 
 D = tables.deadline
 HOUR = 3600.0
@@ -82,24 +82,25 @@ class Noted:
         self._done, self._name, self._method = done, name, getattr(target, name)
         setattr(target, name, self)
 
-    def __call__(self, *args):
-        if args[2]:
+    def __call__(self, connection, *args, **options):
+        if args[:2][-1]:
             self._done.append(self._name)
-        return self._method(*args)
+        return self._method(connection, *args, **options)
 
 
 def lateness(fleet, engine):
-    """How late its own deadlines are claimed."""
-    claims, late = engine.parts._claims, []
-    claim = claims.claim_own
+    """How late its own deadlines, those of kind "mine", are claimed."""
+    runner, late = engine.parts.runner, []
+    run = runner.run
 
-    def claimed(connection, me, found):
-        values = claim(connection, me, found)
+    def claimed(values, punctual=False):
+        values = list(values)
         now = engine.parts._sweep.skew.moment(fleet.clock.monotonic())
-        late.extend((now - value.due_at).total_seconds() for value in values)
-        return values
+        mine = [value for value in values if value.kind == "mine"]
+        late.extend((now - value.due_at).total_seconds() for value in mine)
+        run(values, punctual)
 
-    claims.claim_own = claimed
+    runner.run = claimed
     return late
 
 
@@ -217,3 +218,134 @@ def test_of_two_that_were_claimed_before_only_one_is_held(fleet):
     engine.turn()
     assert sum(value.attempts > 1 for value in held) == 1
     assert "own" in [value.key for value in held]
+
+
+# --- and a line at whose head it claims -----------------------------------------
+
+
+def lined(fleet, count):
+    """An engine at whose line of so many of nobody's each row takes a millisecond;
+    returns the engine and the sizes of what is claimed."""
+    mine = Recorder("mine")
+    kinds = (Recorder(), mine)
+    before, engine = fleet(*kinds), fleet(*kinds, batch_size=8)
+    engine.parts.runner._mean = 0.0  # so that there is room for two batches
+    for number in range(count):
+        before.live.arm("timer", f"timer{number}", due_in=1.0)
+    fleet.execute(sa.update(D).values(owner_id=None))
+    fleet.clock.advance(1)
+    sizes, heads = [], engine.parts.loop._heads
+    claim = heads.claim
+
+    def claimed(connection, ask, done=(), again=False):
+        stale, values = claim(connection, ask, done, again)
+        sizes.append(len(values))
+        fleet.clock.advance(0.001 * len(values))
+        return stale, values
+
+    heads.claim = claimed
+    return engine, sizes
+
+
+def go(engine, turns):
+    for _ in range(turns):
+        engine.parts.loop.turn()
+        wait_until(lambda: not engine.unanswered)
+
+
+def test_a_claim_from_a_head_is_as_large_as_may_be_while_nothing_is_due(fleet):
+    engine, sizes = lined(fleet, 40)
+    go(engine, 8)
+    assert sizes[:5] == [8, 8, 8, 8, 8]
+
+
+def test_own_deadlines_keep_their_time_while_a_line_is_claimed(fleet):
+    engine, sizes = lined(fleet, 80)
+    go(engine, 3)  # it knows the pace
+    known = len(sizes)
+    late = lateness(fleet, engine)
+    for number in range(3):
+        engine.live.arm("mine", f"{number}", due_in=0.020 * (number + 1))
+    go(engine, 40)
+    assert fleet.rows() == [] and sum(sizes) == 80
+    assert len(late) == 3 and max(late) <= 0.003
+    assert max(sizes[known:]) == 8  # and not all are small
+    assert min(sizes[known:-1]) >= 2  # nor is the line left before it ends
+
+
+@pytest.mark.parametrize("count", [agenda.FEW, agenda.FEW + 1])
+def test_a_few_that_are_due_do_not_wait_for_a_batch_of_outcomes(
+    fleet, monkeypatch, count
+):
+    monkeypatch.setattr(loop, "LEAST", 5)
+    engine = fleet(Recorder(), batch_size=20)
+    engine.turn()
+    for number in range(5):
+        engine.live.arm("timer", f"{number}", due_in=1.0)
+    fleet.clock.advance(1)
+    engine.turn()
+    wait_until(lambda: not engine.unanswered)
+    for number in range(count):
+        engine.live.arm("timer", f"due{number}", due_in=1.0)
+    fleet.clock.advance(1)
+    done = []
+    Noted(done, engine.parts._claims, "claim_own")
+    Noted(done, engine.parts._claims, "chain")
+    Noted(done, engine.parts.deadlines, "complete")
+    engine.parts.loop.turn()
+    few = count <= agenda.FEW
+    assert done[:2] == (["claim_own", "complete"] if few else ["chain"])
+
+
+def test_a_few_do_wait_for_outcomes_that_take_no_time(fleet, monkeypatch):
+    """One transaction for both."""
+    monkeypatch.setattr(loop, "LEAST", 5)
+    engine = fleet(Recorder(), batch_size=20)
+    engine.turn()
+    for number in range(4):
+        engine.live.arm("timer", f"{number}", due_in=1.0)
+    fleet.clock.advance(1)
+    engine.turn()
+    wait_until(lambda: not engine.unanswered)
+    engine.live.arm("timer", "due", due_in=1.0)
+    fleet.clock.advance(1)
+    done = []
+    Noted(done, engine.parts._claims, "chain")
+    Noted(done, engine.parts._claims, "claim_own")
+    engine.parts.loop.turn()
+    assert done == ["chain"]
+
+
+def test_an_own_line_waits_for_nothing_that_is_in_it(fleet):
+    engine, sizes = lined(fleet, 40)
+    fleet.execute(sa.update(D).values(owner_id=engine.id))
+    engine.parts.loop._pace.took(8, 0.008)
+    engine.parts._backlog.own_from = fleet.clock.monotonic()
+    go(engine, 4)
+    assert sizes[:4] == [8, 8, 8, 8]
+
+
+def test_nobodys_line_leaves_time_for_an_own_line_that_begins_soon(fleet):
+    engine, sizes = lined(fleet, 40)
+    go(engine, 2)
+    known = len(sizes)
+    engine.parts._backlog.own_from = fleet.clock.monotonic() + 0.0101
+    go(engine, 1)
+    assert sizes[known:] == [5]
+
+
+@pytest.mark.parametrize("why", ["drains", "does not trust itself"])
+def test_who_may_not_claim_fires_no_few_before_its_outcomes(fleet, monkeypatch, why):
+    monkeypatch.setattr(loop, "LEAST", 1)
+    engine = fleet(Recorder(), batch_size=20)
+    engine.turn()
+    engine.live.arm("timer", "done", due_in=1.0)
+    engine.live.arm("timer", "due", due_in=2.0)
+    fleet.clock.advance(1)
+    engine.turn()
+    wait_until(lambda: not engine.unanswered)
+    if why == "drains":
+        engine.parts.begin_drain()
+    fleet.clock.advance(1.0 if why == "drains" else 40.0)  # without a beat
+    engine.parts.loop.turn()
+    assert [(row.key, row.state) for row in fleet.rows()] == [("due", "armed")]
