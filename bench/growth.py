@@ -77,7 +77,7 @@ class Subject:
         with self._engine.connect() as connection:
             if Heads.serve(connection.dialect, Line.OWN, BATCH):
                 ask = Ask(self._engine.id, Line.OWN, ("noop",), BATCH)
-                _, claimed = self._engine.parts.loop._heads.claim(connection, ask)
+                _, claimed = self._engine.parts.firing._heads.claim(connection, ask)
             else:
                 claimed = self._by_key(connection)
             assert len(claimed) == BATCH, f"{len(claimed)} were claimed"

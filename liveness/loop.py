@@ -6,10 +6,9 @@ this process, a handler's answer, or the death of a neighbour wakes it.
 
 from __future__ import annotations
 
-import functools
 import random
 import time
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import sqlalchemy as sa
 from oslo_db import exception as db_exc
@@ -21,21 +20,16 @@ from liveness.backlog import Backlog
 from liveness.bell import Bell
 from liveness.clock import Clock
 from liveness.conf import Settings
-from liveness.db.claims import Claims
 from liveness.db.connection import is_database_error, one_line
-from liveness.db.heads import Ask, Heads, Line
-from liveness.events import Event
+from liveness.firing import Firing
 from liveness.model import Deadline
-from liveness.pace import LEAST, Pace
+from liveness.pace import LEAST
 from liveness.runner import Runner
 from liveness.settle import Last, Settler
-from liveness.sweep import Counts, Sweep, hopeless
+from liveness.sweep import Counts, Sweep
 from liveness.trust import Trust
 
 LOG = log.get(__name__)
-
-SUSPECTS = 20
-"""Own deadlines that were claimed before, looked at in one turn to choose one."""
 
 CONFLICTS = 5
 """Turns in a row that may be lost to other engines before that is a failure."""
@@ -62,7 +56,6 @@ class Loop:
         clock: Clock,
         settings: Settings,
         trust: Trust,
-        claims: Claims,
         runner: Runner,
         settler: Settler,
         agenda: Agenda,
@@ -71,8 +64,7 @@ class Loop:
         bell: Bell,
         admission: Admission,
         backlog: Backlog,
-        heads: Heads,
-        kinds: Iterable[str],
+        firing: Firing,
     ) -> None:
         self.settings = settings
         self.draining = False
@@ -81,7 +73,6 @@ class Loop:
         self._pool = pool
         self._clock = clock
         self._trust = trust
-        self._claims = claims
         self._runner = runner
         runner.on_unreadable = self._unreadable
         self._settler = settler
@@ -91,10 +82,8 @@ class Loop:
         self._bell = bell
         self._admission = admission
         self._backlog = backlog
-        self._heads = heads
-        self._kinds = kinds
-        self._pace = Pace()
-        self._headed = 0  # claimed of nobody's since the last sweep
+        self._firing = firing
+        firing.sweep_soon, firing.on_missed = self.sweep_soon, self._missed
         self.turns = 0
         self._failing = False
         self._told: set[str] = set()  # why, in this outage
@@ -104,13 +93,7 @@ class Loop:
         self._fired = False  # in this turn
         self._came_round = clock.monotonic()
         self.on_sweep: Callable[[Counts, float], None] = lambda counts, seconds: None
-        self.on_fired: Callable[[Sequence[Deadline]], None] = lambda values: None
         self.write_history: Callable[[sa.Connection], None] = lambda connection: None
-        self.of_nobodys: Callable[[], Event | None] = lambda: None
-        self.untold: Callable[[Exception], None] = lambda error: None
-        self.on_nobodys: Callable[[Sequence[Deadline], bool], None] = (
-            lambda values, told: None
-        )
 
     def run(self) -> None:
         """Turn until :attr:`stopping` is set or the engine is fenced."""
@@ -180,6 +163,12 @@ class Loop:
         self._doubt()
         self._bell.ring()
 
+    def _missed(self) -> None:
+        """What was due was not there; it may not be committed yet."""
+        self._sweep.doubt()
+        soon = self._clock.monotonic() + self.settings.sweep_interval
+        self._next_sweep = min(self._next_sweep, soon)
+
     def _doubt(self) -> None:
         """Something may be claimed by this engine and not held: the next turn looks."""
         self._sweep.doubt()
@@ -199,7 +188,7 @@ class Loop:
             if self._trust.good:
                 self._runner.resume()
                 if not self._fired:
-                    self._fire(connection)
+                    self._firing.fire(connection)
             now = self._clock.monotonic()
             if now >= self._next_sweep or self._ran_dry(now):
                 self._sweep_now(connection)
@@ -219,176 +208,21 @@ class Loop:
         self._settler.add(self._runner.collect())
         if last is not None and self._settler.pending >= LEAST:
             if self._agenda.few_due(self._clock.monotonic()):
-                self._fire(connection)  # they do not wait for all those outcomes
+                self._firing.fire(connection)  # they do not wait for all those outcomes
         return self._settler.settle(connection, last)
-
-    def _fire(self, connection: sa.Connection) -> None:
-        """Claim and run what is due now, own deadlines first."""
-        if line := self._line():
-            self._from_head(connection, line, (), False)
-            return
-        ready = self._ready(connection)
-        with self._admission.claiming():
-            found = [entry.value for entry in ready]
-            claimed = self._claims.claim_own(connection, self._me, found)
-            self._run(ready, claimed)
-
-    def fire_due(self, connection: sa.Connection) -> None:
-        """The same in the middle of a pass, if there is one."""
-        now = self._clock.monotonic()
-        due = min(
-            self._agenda.next_due, self._suspects.next_due, self._backlog.own_from
-        )
-        if due <= now and self._trust.good:
-            self._fire(connection)
 
     def _fire_after(
         self, connection: sa.Connection, done: Sequence[Deadline], again: bool
     ) -> set[int] | None:
-        """The same, in the transaction that completes the last batch."""
         self._fired = True
-        if line := self._line():
-            return self._from_head(connection, line, done, again)
-        ready = self._ready(connection)
-        if not ready:
-            return None
-        with self._admission.claiming():
-            found = [entry.value for entry in ready]
-            stale, claimed = self._claims.chain(
-                connection, self._me, done, again, found
-            )
-            self._run(ready, claimed)
-        return stale
-
-    def _line(self) -> Line | None:
-        """The line to claim from, when all that is known by its key is claimed."""
-        now = self._clock.monotonic()
-        return self._backlog.line(now) if self._next_known > now else None
-
-    @property
-    def _next_known(self) -> float:
-        """When the next own deadline is due that may be claimed by its key then."""
-        known = self._agenda.next_due
-        if not self._admission.suspect_held:
-            known = min(known, self._suspects.next_due)
-        return known
-
-    def _free_for(self, line: Line) -> float:
-        """Seconds until an own deadline is due that is not in this ``line``."""
-        due = self._next_known
-        if line is Line.NOBODYS:
-            due = min(due, self._backlog.own_from)
-        return due - self._clock.monotonic()
-
-    def _from_head(
-        self,
-        connection: sa.Connection,
-        line: Line,
-        done: Sequence[Deadline],
-        again: bool,
-    ) -> set[int] | None:
-        """Claim what has been due longest in a ``line``, and complete what is done.
-        None: neither."""
-        room = self._admission.room_for_fresh()
-        if not room:
-            if not self._runner.working:
-                self.sweep_soon()  # one that wants to be alone is, or is gone
-                self._backlog.ends(line)
-            return None
-        event = self.of_nobodys() if line is Line.NOBODYS else None
-        rows = self._pace.rows(self._free_for(line), room)
-        ask = Ask(self._me, line, tuple(self._kinds), rows, event)
-        began = self._clock.monotonic()
-        with self._admission.claiming():
-            try:
-                stale, claimed = self._heads.claim(connection, ask, done, again)
-            except Exception as error:
-                if isinstance(error, db_exc.DBDeadlock):
-                    self._backlog.rest()
-                if event is not None:
-                    self.untold(error)
-                raise
-            told = event is not None
-            told_of = functools.partial(self._claimed_from, line, told=told)
-            self._runner.run_packed(claimed, claimed.ids, told_of)
-        if claimed:
-            self._pace.took(len(claimed), self._clock.monotonic() - began)
-        if len(claimed) < rows:
-            self._backlog.ends(line)
-            if line is Line.OWN:
-                self.sweep_soon()  # to read ahead again
-        if line is Line.NOBODYS:
-            self._headed += len(claimed)
-        return stale
-
-    def _claimed_from(self, line: Line, values: Sequence[Deadline], told: bool) -> None:
-        if line is Line.OWN:
-            self.on_fired(values)
-        else:
-            self.on_nobodys(values, told)
-
-    def _ready(self, connection: sa.Connection) -> list[Entry]:
-        """Own deadlines that are due and may be claimed now; off the agenda."""
-        now = self._clock.monotonic()
-        room = self._admission.room
-        due = self._agenda.take_due(now, room)
-        due += self._suspects.take_due(now, min(room, SUSPECTS))
-        ready: list[Entry] = []
-        for entry in due:
-            if reason := hopeless(entry.value, known=True):
-                self._park(connection, entry.value, reason)
-            else:
-                ready.append(entry)
-        ready = _latest(ready)
-        chosen = self._admission.admit([entry.value for entry in ready])
-        if ready and not chosen and not self._runner.working:
-            self.sweep_soon()  # one that wants to be alone is, or is gone
-        ready, left = _split(ready, {value.id for value in chosen})
-        self._agenda.put_back(e for e in left if not e.value.attempts)
-        self._suspects.put_back(e for e in left if e.value.attempts)
-        return ready
-
-    def _run(self, ready: list[Entry], claimed: list[Deadline]) -> None:
-        """Run what was ``claimed`` of the ``ready``; the rest is tried again soon."""
-        now = self._clock.monotonic()
-        values = (self._with_reason(value, now) for value in claimed)
-        self._runner.run(values, punctual=len(claimed) < self._runner.batch_size)
-        self.on_fired(claimed)
-        _, missed = _split(ready, {value.id for value in claimed})
-        fresh = self._agenda.postpone([e for e in missed if not e.value.attempts], now)
-        rest = self._suspects.postpone([e for e in missed if e.value.attempts], now)
-        if not (fresh and rest):
-            # It may not be committed yet.
-            self._sweep.doubt()
-            soon = now + self.settings.sweep_interval
-            self._next_sweep = min(self._next_sweep, soon)
-
-    def _with_reason(self, value: Deadline, now: float) -> Deadline:
-        """Due is due to the promise, or to a retry before it."""
-        expired = (
-            value.expires_at <= value.due_at
-            or self._sweep.skew.monotonic(value.expires_at) <= now
-        )
-        if (value.expired, value.orphaned) == (expired, not expired):
-            return value
-        return value._replace(expired=expired, orphaned=not expired)
-
-    def _park(self, connection: sa.Connection, value: Deadline, reason: str) -> None:
-        if self._claims.park(connection, value, reason, grace=0.0):
-            LOG.error(
-                "%s is parked for the operator: %s",
-                value,
-                reason,
-                event="parked",
-                engine=self._me,
-            )
+        return self._firing.fire_after(connection, done, again)
 
     def _sweep_now(self, connection: sa.Connection) -> None:
         self._next_sweep = began = self._clock.monotonic()
         counts = self._sweep.run_pass(connection)
         again = counts.more or self._next_sweep < began  # what fired in it wants one
-        counts.expired += self._headed
-        self._headed = 0
+        counts.expired += self._firing.headed
+        self._firing.headed = 0
         self.on_sweep(counts, self._clock.monotonic() - began)
         if text := str(counts):
             LOG.info(
@@ -487,22 +321,3 @@ class Loop:
                 engine=self._me,
             )
         self._failing = True
-
-
-def _latest(entries: list[Entry]) -> list[Entry]:
-    """One for each row. (An arm whose answer was lost may come back after its deadline
-    was handled, and be beside the newer value: a claim of both would count as two.)"""
-    if len({entry.value.id for entry in entries}) == len(entries):
-        return entries
-    newest = {e.value.id: e for e in sorted(entries, key=lambda e: e.value.epoch)}
-    return [entry for entry in entries if newest[entry.value.id] is entry]
-
-
-def _split(
-    entries: list[Entry], ids: Container[int]
-) -> tuple[list[Entry], list[Entry]]:
-    """Those whose rows are among ``ids``, and the others."""
-    inside = [entry for entry in entries if entry.value.id in ids]
-    if len(inside) == len(entries):
-        return inside, []
-    return inside, [entry for entry in entries if entry.value.id not in ids]

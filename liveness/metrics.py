@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from liveness.clock import Clock
     from liveness.db.claims import Claims
     from liveness.detector import Detector
+    from liveness.firing import Firing
     from liveness.handlers import Handlers
     from liveness.heart import Heart
     from liveness.loop import Loop
@@ -57,6 +58,7 @@ class Parts:
     trust: Trust
     heart: Heart
     loop: Loop
+    firing: Firing
     runner: Runner
     handlers: Handlers
     claims: Claims
@@ -160,8 +162,8 @@ class Metrics:
         also(parts.heart, "on_beat", self._beaten)
         also(parts.runner, "on_ran", self._ran)
         also(parts.loop, "on_sweep", self._passed)
-        also(parts.loop, "on_fired", self._fire)
-        also(parts.loop, "on_nobodys", self._from_nobody)
+        also(parts.firing, "on_fired", self._fire)
+        also(parts.firing, "on_nobodys", self._from_nobody)
         also(parts.detector, "on_fenced", self._fenced)
         also(parts.claims, "on_taken", self._taken)
         also(parts.settler, "on_settled", self._settled)

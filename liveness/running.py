@@ -25,6 +25,7 @@ from liveness.db.events import EventLog
 from liveness.db.heads import Heads
 from liveness.db.rows import new_token
 from liveness.detector import Detector
+from liveness.firing import Firing
 from liveness.handlers import Handlers
 from liveness.heart import Heart
 from liveness.identity import Identity
@@ -34,6 +35,7 @@ from liveness.model import Deadline, Engine, EngineState
 from liveness.owner import Owner
 from liveness.runner import Runner
 from liveness.settle import Settler
+from liveness.skew import Skew
 from liveness.sweep import Sweep
 from liveness.trust import Trust
 from liveness.version import __version__
@@ -98,6 +100,21 @@ class Running:
         self._detected = self._detector()
         event_log = EventLog(clock)
         self.history = Chronicle(event_log, engine_id, clock, settings)
+        skew = Skew(clock)
+        self.firing = Firing(
+            engine_id,
+            clock,
+            skew,
+            self.trust,
+            self._claims,
+            Heads(clock, event_log),
+            self.runner,
+            self._admission,
+            self._agenda,
+            self._suspects,
+            self._backlog,
+            handlers,
+        )
         self._sweep = Sweep(
             engine_id,
             clock,
@@ -113,6 +130,8 @@ class Running:
             self._bell,
             self._admission,
             self._backlog,
+            skew,
+            self.firing,
         )
         self.loop = Loop(
             engine_id,
@@ -120,7 +139,6 @@ class Running:
             clock,
             settings,
             self.trust,
-            self._claims,
             self.runner,
             self._settler,
             self._agenda,
@@ -129,8 +147,7 @@ class Running:
             self._bell,
             self._admission,
             self._backlog,
-            Heads(clock, event_log),
-            handlers,
+            self.firing,
         )
         self.heart = Heart(
             self.database.pool(1),
@@ -167,12 +184,11 @@ class Running:
         self._settler.on_settled = self.history.settled
         self._detected.on_fenced = self.history.fenced
         self._sweep.purge_history = self.history.purge
-        self.loop.on_fired = self.history.fired
-        self.loop.of_nobodys = self.history.of_nobodys
-        self.loop.untold = self.history.untold
-        self.loop.on_nobodys = self.history.nobodys
+        self.firing.on_fired = self.history.fired
+        self.firing.of_nobodys = self.history.of_nobodys
+        self.firing.untold = self.history.untold
+        self.firing.on_nobodys = self.history.nobodys
         self._sweep.on_claimed = self.history.claimed
-        self._sweep.fire_due = self.loop.fire_due
         self.history.database_now = lambda: self._sweep.skew.now
         self.loop.write_history = self.history.flush
 
@@ -195,6 +211,7 @@ class Running:
             trust=self.trust,
             heart=self.heart,
             loop=self.loop,
+            firing=self.firing,
             runner=self.runner,
             handlers=self._handlers,
             claims=self._claims,

@@ -25,9 +25,9 @@ from liveness.db.claims import Claims
 from liveness.db.engines import Engines, Observation
 from liveness.db.finding import Finder, Question, Scope
 from liveness.db.heads import Line
-from liveness.db.rows import EPOCH_LIMIT
 from liveness.detector import WINDOW, Detector
 from liveness.duty import Duty
+from liveness.firing import Firing, hopeless
 from liveness.handlers import Handlers, WhenOrphaned
 from liveness.marks import Marks
 from liveness.model import Deadline, DeadlineState, Engine, EngineState
@@ -131,9 +131,11 @@ class Sweep:
         bell: Bell,
         admission: Admission,
         backlog: Backlog,
+        skew: Skew,
+        firing: Firing,
     ) -> None:
         self.settings = settings
-        self.skew = Skew(clock)
+        self.skew = skew
         self.duty = Duty(clock, settings)
         self._me = me
         self._clock = clock
@@ -153,9 +155,9 @@ class Sweep:
         self._bell = bell
         self._admission = admission
         self._backlog = backlog
+        self._firing = firing
         self.on_drain: Callable[[], None] = lambda: None
         self.on_claimed: Callable[[Sequence[Deadline]], None] = lambda values: None
-        self.fire_due: Callable[[sa.Connection], None] = lambda connection: None
         self.purge_history: Callable[[sa.Connection], None] = lambda connection: None
         self._lingering: list[str] = []
         self._dead: list[str] = []  # by the last pass
@@ -437,8 +439,8 @@ class Sweep:
         counts.more |= bool(self._walks)
         left = walks.PAGE
         while left > 0 and self._walks:
-            self.fire_due(connection)
-            rows = self._walking.rows(self._free_for(), left)
+            self._firing.fire_due(connection)
+            rows = self._walking.rows(self._firing.free_for(), left)
             began = self._clock.monotonic()
             orphans = self._walks.next_page(
                 connection, scope, self._rank, max(self._neighbours, 1), rows
@@ -488,21 +490,12 @@ class Sweep:
         """All of ``values``, as many at once as keep no own deadline waiting for long;
         those that are due are fired in between."""
         while values:
-            self.fire_due(connection)
-            rows = pace.rows(self._free_for(), len(values))
+            self._firing.fire_due(connection)
+            rows = pace.rows(self._firing.free_for(), len(values))
             began = self._clock.monotonic()
             yield values[:rows]
             pace.took(rows, self._clock.monotonic() - began)
             values = values[rows:]
-
-    def _free_for(self) -> float:
-        """Seconds until an own deadline is due that could be fired then."""
-        if not self._admission.room:
-            return float("inf")
-        due = min(self._agenda.next_due, self._backlog.own_from)
-        if not self._admission.suspect_held:
-            due = min(due, self._suspects.next_due)
-        return due - self._clock.monotonic()
 
     def _from_anywhere(self, orphans: list[Deadline]) -> list[Deadline]:
         """Where others look at the same page, not all of them begin at its head: on
@@ -598,23 +591,3 @@ class Sweep:
         ]
         self._agenda.add(e for e in entries if not e.value.attempts)
         self._suspects.add(e for e in entries if e.value.attempts)
-
-
-def hopeless(value: Deadline, known: bool) -> str | None:
-    """Why no handler can be given this deadline, or None."""
-    if not known:
-        return (
-            f"no engine with a handler for kind {value.kind!r} took it: install one,"
-            " then retry it"
-        )
-    if value.problem:
-        return value.problem
-    if value.epoch >= EPOCH_LIMIT:
-        return f"its epoch ({value.epoch}) is out of range"
-    if value.attempts >= value.max_attempts:
-        return (
-            f"gave up after {value.attempts} attempts, of which none came back: its"
-            " handler may kill its engine"
-            + (f" (last error: {value.last_error})" if value.last_error else "")
-        )
-    return None

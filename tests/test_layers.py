@@ -33,6 +33,7 @@ LAYERS = """
     handlers
     detector heart runner audit chronicle
     settle owner admission metrics walks duty marks
+    firing
     sweep
     loop
     running

@@ -24,12 +24,14 @@ from liveness.agenda import Agenda
 from liveness.backlog import Backlog
 from liveness.conf import Settings
 from liveness.detector import Detector
+from liveness.firing import Firing
 from liveness.handlers import FunctionHandler, Handlers
 from liveness.heart import Heart
 from liveness.loop import Loop
 from liveness.model import Engine, EngineState
 from liveness.runner import Runner
 from liveness.settle import Settler
+from liveness.skew import Skew
 from liveness.sweep import Sweep
 from liveness.trust import Trust
 from liveness.walks import Walks
@@ -123,6 +125,22 @@ class Member:
         )
         identity: Any = Elsewhere()
         detector = Detector(engines, self.trust, identity, clock, settings)
+        skew = Skew(clock)
+        heads: Any = None  # none serves
+        firing = Firing(
+            self.id,
+            clock,
+            skew,
+            self.trust,
+            claims,
+            heads,
+            runner,
+            admission,
+            agenda,
+            suspects,
+            backlog,
+            handlers,
+        )
         sweep = Sweep(
             self.id,
             clock,
@@ -138,17 +156,17 @@ class Member:
             self._bell,
             admission,
             backlog,
+            skew,
+            firing,
         )
         finder: Any = SimulatedFinder(tables, self.id)
         sweep._finder, sweep._walks = finder, Walks(finder)
-        heads: Any = None  # none serves
         self.loop = Loop(
             self.id,
             connection,
             clock,
             settings,
             self.trust,
-            claims,
             runner,
             settler,
             agenda,
@@ -157,8 +175,7 @@ class Member:
             self._bell,
             admission,
             backlog,
-            heads,
-            handlers,
+            firing,
         )
         beating: Any = Connection(node)
         self.heart = Heart(

@@ -85,7 +85,6 @@ class Outcome:
 def run(case: Case, costs: Costs, tell: Callable[[str], None]) -> Outcome:
     """Simulate ``case``: the fleet warms up, then what happens happens."""
     random.seed(case.seed)
-    logging.getLogger("liveness").setLevel(logging.CRITICAL)
     hub = Hub()
     database = Database(hub, case.topology)
     tables = Tables(hub, database, costs)
@@ -97,7 +96,7 @@ def run(case: Case, costs: Costs, tell: Callable[[str], None]) -> Outcome:
     def progress(now: float) -> None:
         tell(f"{engines:,} engines: {now:.0f} of {end:.0f} s")
 
-    with _no_collection():
+    with _no_collection(), _no_logging():
         hub.run(case.warm_up, progress)
         tables.seen.clear()
         before = database.used()
@@ -121,6 +120,18 @@ def _no_collection() -> Iterator[None]:
         yield
     finally:
         gc.enable()
+
+
+@contextlib.contextmanager
+def _no_logging() -> Iterator[None]:
+    """Thousands of engines would say that each of them sweeps."""
+    logger = logging.getLogger("liveness")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _load(case: Case, used: Used, housekeeping: float) -> dict[str, float]:

@@ -38,14 +38,14 @@ def of_nobody(fleet, *keys: str, **facts) -> None:
 def watched(engine: Driven) -> list[tuple[Line, list[str]]]:
     """What the engine claims from the head of which line, from now on."""
     taken = []
-    claim = engine.parts.loop._heads.claim
+    claim = engine.parts.firing._heads.claim
 
     def note(connection, ask, done=(), again=False):
         stale, values = claim(connection, ask, done, again)
         taken.append((ask.line, [value.key for value in values]))
         return stale, values
 
-    engine.parts.loop._heads.claim = note
+    engine.parts.firing._heads.claim = note
     return taken
 
 
@@ -354,10 +354,10 @@ def test_on_mariadb_they_are_a_line_when_many_are_claimed_at_once(
 
 
 def test_pages_are_short_while_a_line_of_own_ones_is_open(fleet, small):
-    sweep = fleet(**small).parts.loop._sweep
-    assert sweep._free_for() == float("inf")
-    sweep._backlog.own_from = fleet.clock.monotonic()
-    assert sweep._free_for() == 0.0
+    firing = fleet(**small).parts.firing
+    assert firing.free_for() == float("inf")
+    firing._backlog.own_from = fleet.clock.monotonic()
+    assert firing.free_for() == 0.0
 
 
 def test_a_line_that_ends_in_the_middle_of_a_sweep_is_read_on_at_once(fleet, small):
@@ -371,7 +371,7 @@ def test_a_line_that_ends_in_the_middle_of_a_sweep_is_read_on_at_once(fleet, sma
     fleet.bury(dead)
     fleet.clock.advance(1)
     gone = sa.delete(D).where(D.c.key == "k1")
-    Meanwhile(engine.parts.loop._heads, "claim", lambda: fleet.execute(gone))
+    Meanwhile(engine.parts.firing._heads, "claim", lambda: fleet.execute(gone))
     taken = watched(engine)
     engine.parts.loop.sweep_soon()
     go(engine, 4)
@@ -436,7 +436,7 @@ def test_nothing_is_claimed_while_a_claim_may_be_unknown(fleet, small):
     engine = fleet(**small)
     of_nobody(fleet, *names(8))
     fleet.clock.advance(1)
-    fault = Fault(engine.parts.loop._heads, "claim", after=1)
+    fault = Fault(engine.parts.firing._heads, "claim", after=1)
     engine.parts.loop.turn()
     engine.parts.loop.turn()
     assert fault.calls == 1, "the sweep found the line; then the claim was lost"
@@ -456,7 +456,7 @@ def test_a_claim_whose_answer_was_lost_runs_once(fleet, small, own):
     else:
         of_nobody(fleet, *names(8))
     fleet.clock.advance(1)
-    fault = Fault(engine.parts.loop._heads, "claim", after=1)
+    fault = Fault(engine.parts.firing._heads, "claim", after=1)
     go(engine, 25)
     assert fault.calls > 1
     assert fleet.rows() == []
@@ -470,7 +470,7 @@ def test_what_is_done_is_sent_again_when_the_answer_was_lost(fleet, small):
     of_nobody(fleet, *names(8))
     fleet.clock.advance(1)
     go(engine, 2)
-    Fault(engine.parts.loop._heads, "claim", after=1)
+    Fault(engine.parts.firing._heads, "claim", after=1)
     go(engine, 25)
     assert fleet.rows() == []
     assert sorted(timer.keys) == names(8)
@@ -483,7 +483,7 @@ def test_after_a_conflict_nobodys_are_claimed_page_by_page_for_a_while(fleet, sm
     engine = fleet(**small)
     of_nobody(fleet, *names(30))
     fleet.clock.advance(1)
-    heads = Fault(engine.parts.loop._heads, "claim", before=1, error=Lost)
+    heads = Fault(engine.parts.firing._heads, "claim", before=1, error=Lost)
     go(engine, 6)
     assert heads.calls == 1
     assert len(fleet.rows()) < 30, "pages go on"
@@ -510,7 +510,7 @@ def test_a_line_that_others_have_emptied_is_none(fleet, small):
     engine = fleet(**small)
     of_nobody(fleet, *names(4))
     fleet.clock.advance(1)
-    Meanwhile(engine.parts.loop._heads, "claim", lambda: fleet.execute(sa.delete(D)))
+    Meanwhile(engine.parts.firing._heads, "claim", lambda: fleet.execute(sa.delete(D)))
     go(engine, 2)
     assert engine.parts.loop._backlog.line(fleet.clock.monotonic()) is None
     assert engine.parts.loop.turn() > 0

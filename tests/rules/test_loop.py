@@ -602,7 +602,7 @@ def test_an_arm_that_comes_back_after_the_retry_is_no_second_claim(every_fleet):
     (row,) = fleet.rows()
     assert (row.state, row.attempts) == ("armed", 1)
     claimed: list[Deadline] = []
-    engine.parts.loop.on_fired = claimed.extend
+    engine.parts.firing.on_fired = claimed.extend
     engine.parts._agenda.add([Entry(fleet.clock.monotonic(), old)])
     fleet.live(2, engine)
     assert [value.epoch for value in claimed] == [row.epoch + 1]

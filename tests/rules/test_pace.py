@@ -192,10 +192,10 @@ def test_who_does_not_trust_itself_fires_nothing_in_the_middle_of_a_pass(fleet):
     engine.live.arm("timer", "k", due_in=1.0)
     fleet.clock.advance(40.0)  # without a beat
     with engine.connect() as connection:
-        engine.parts.loop.fire_due(connection)
+        engine.parts.firing.fire_due(connection)
         assert fleet.row("k").state == "armed"
         engine.beat()
-        engine.parts.loop.fire_due(connection)
+        engine.parts.firing.fire_due(connection)
     assert fleet.row("k").state == "claimed"
 
 
@@ -234,7 +234,7 @@ def lined(fleet, count):
         before.live.arm("timer", f"timer{number}", due_in=1.0)
     fleet.execute(sa.update(D).values(owner_id=None))
     fleet.clock.advance(1)
-    sizes, heads = [], engine.parts.loop._heads
+    sizes, heads = [], engine.parts.firing._heads
     claim = heads.claim
 
     def claimed(connection, ask, done=(), again=False):
@@ -319,7 +319,7 @@ def test_a_few_do_wait_for_outcomes_that_take_no_time(fleet, monkeypatch):
 def test_an_own_line_waits_for_nothing_that_is_in_it(fleet):
     engine, sizes = lined(fleet, 40)
     fleet.execute(sa.update(D).values(owner_id=engine.id))
-    engine.parts.loop._pace.took(8, 0.008)
+    engine.parts.firing._pace.took(8, 0.008)
     engine.parts._backlog.own_from = fleet.clock.monotonic()
     go(engine, 4)
     assert sizes[:4] == [8, 8, 8, 8]

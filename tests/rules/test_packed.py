@@ -46,7 +46,7 @@ def claim(fleet, engine, count=3, taken=lambda values: None):
     fleet.execute(sa.update(D).where(D.c.key.in_(keys)).values(owner_id=None))
     ask = Ask(engine.id, Line.NOBODYS, ("timer",), count)
     with engine.connect() as connection:
-        _, values = engine.parts.loop._heads.claim(connection, ask)
+        _, values = engine.parts.firing._heads.claim(connection, ask)
     engine.parts.runner.run_packed(values, values.ids, taken)
     return values
 
