@@ -17,13 +17,16 @@ from tests.chaos import checker, history, mutants, quota, rules_engines, verdict
 from tests.chaos.database import Database
 from tests.chaos.databases import DATABASES
 from tests.chaos.evidence import Evidence
-from tests.chaos.run import NotPossible, Orders, Run
+from tests.chaos.run import Broken, NotPossible, Orders, Run
 
 FOUND, NOT_ABLE = 1, 2
 """Exit codes: there are violations (or mutants were missed); it cannot be run."""
 
 SEEDS = 3
 """With so many, one after the other, a mutant may be found."""
+
+TRIES = 3
+"""Runs, each with the next seed, while each time the database itself breaks."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -66,15 +69,33 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace, mutant: str | None) -> dict[str, Any]:
-    """One run, judged: its verdict."""
+    """One run, judged: its verdict. A run on which the database breaks is made
+    again."""
     if mutant is not None:
         _try_out(mutant)
+    for seed in range(options.seed, options.seed + TRIES - 1):
+        try:
+            return _run(_with_seed(options, seed), mutant)
+        except Broken as error:
+            _tell(f"{error}\nagain, with the next seed")
+    return _run(_with_seed(options, options.seed + TRIES - 1), mutant)
+
+
+def _with_seed(options: argparse.Namespace, seed: int) -> argparse.Namespace:
+    return argparse.Namespace(**{**vars(options), "seed": seed})
+
+
+def _run(options: argparse.Namespace, mutant: str | None) -> dict[str, Any]:
     began = time.monotonic()
     folder = _folder(options.keep)
     orders = _orders(options, mutant)
     database: Database = DATABASES[options.database](orders.engines)
     one = Run(orders, database, folder, _tell)
-    dump = one()
+    try:
+        dump = one()
+    except Broken:
+        shutil.rmtree(folder)
+        raise
     _tell("judging")
     lines = list(history.read(folder))
     violations = checker.judge(lines, dump)
@@ -131,7 +152,7 @@ def _mutants(options: argparse.Namespace) -> int:
 
 def _shows(options: argparse.Namespace, name: str) -> bool:
     for seed in range(options.seed, options.seed + SEEDS):
-        found = run(argparse.Namespace(**{**vars(options), "seed": seed}), name)
+        found = run(_with_seed(options, seed), name)
         if found["folder"] and not options.keep:
             shutil.rmtree(found["folder"], ignore_errors=True)
         rules = {(v["invariant"], v["rule"]) for v in found["violations"]}

@@ -69,9 +69,8 @@ class Database:
         for link in self.links:
             link.heal()
 
-    def repair(self) -> list[str]:
-        """Rebuild the tables that the database itself says are corrupt, as its operator
-        would, and return their names."""
+    def corrupt(self) -> list[str]:
+        """What the database itself says is corrupt, and its reasons: a line each."""
         return []
 
     def connect(self) -> sa.Connection:

@@ -61,6 +61,11 @@ class NotPossible(Exception):
     """The run cannot be made here."""
 
 
+class Broken(NotPossible):
+    """The database says itself that it is corrupt: what was done on it shows
+    nothing."""
+
+
 class Run:
     """Real engines on ``database``; histories go to ``folder``."""
 
@@ -81,7 +86,6 @@ class Run:
         self.codes: list[int | None] = []
         self.versions: dict[str, str] = {}
         self.unavailable: dict[str, str] = {}
-        self.repaired: list[str] = []
 
     def __call__(self) -> dict[str, Any]:
         """Do it all; return the dump of the database at the end."""
@@ -167,7 +171,7 @@ class Run:
     def _end(self) -> dict[str, Any]:
         """Everything is healed; wait until all that is due is settled, then stop."""
         self.database.heal()
-        self.repaired = self.database.repair()
+        self._require_whole()
         for slot in self.slots:
             slot.go_on()
             slot.set_clock(0.0)
@@ -177,6 +181,7 @@ class Run:
         self._wait(lambda: self._count(UNSETTLED) == 0, self.orders.settled)
         quiet = (began, self._now())
         self._close_slots()
+        self._require_whole()
         found = {
             **self.database.dump(),
             "quiet": quiet,
@@ -188,6 +193,11 @@ class Run:
         with open(self.folder / "database.json", "w") as file:
             json.dump(found, file, separators=(",", ":"))
         return found
+
+    def _require_whole(self) -> None:
+        if corrupt := self.database.corrupt():
+            lines = "\n   ".join(["the database has broken:", *corrupt])
+            raise Broken(lines)
 
     def _now(self) -> float:
         """By the database's clock; the earliest, where there are several."""

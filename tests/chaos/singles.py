@@ -22,6 +22,9 @@ NAME = "chaos"
 FEW = 3
 """Connections that all engines together may have when there are too few."""
 
+ERRORS = 20
+"""Lines of a server's log that are shown when it has broken."""
+
 
 class MariaDBOnQuota(OnQuota, servers.MariaDB):
     megabytes = 224
@@ -38,6 +41,11 @@ class MariaDBOnQuota(OnQuota, servers.MariaDB):
 
     def version(self) -> str:
         return str(self.admin("SELECT VERSION()")[0][0])
+
+    def errors(self) -> list[str]:
+        """The last of what the server's log calls errors."""
+        with open(self._path("server.log"), errors="replace") as file:
+            return [line.strip() for line in file if "[ERROR]" in line][-ERRORS:]
 
 
 class PostgreSQLOnQuota(OnQuota, servers.PostgreSQL):
@@ -132,17 +140,18 @@ class Single(Database):
 class MariaDB(Single):
     server_class = MariaDBOnQuota
 
-    def repair(self) -> list[str]:
-        """A full disk may leave an index that does not fit its table (error 1034)."""
+    def corrupt(self) -> list[str]:
+        """A full disk may leave InnoDB with an index that does not fit its table."""
         names = [str(row[0]) for row in self.server.admin(f"SHOW TABLES FROM {NAME}")]
-        corrupt = [name for name in names if not self._fits(name)]
-        for name in corrupt:
-            self.server.admin(f"ALTER TABLE {NAME}.{name} FORCE")
-        return corrupt
-
-    def _fits(self, name: str) -> bool:
-        checked = self.server.admin(f"CHECK TABLE {NAME}.{name}")
-        return [row[-1] for row in checked] == ["OK"]
+        rows = [
+            row
+            for name in names
+            for row in self.server.admin(f"CHECK TABLE {NAME}.{name}")
+            if row[-1] != "OK"
+        ]
+        return [": ".join(map(str, row)) for row in rows] + (
+            self.server.errors() if rows else []
+        )
 
 
 class PostgreSQL(Single):

@@ -51,7 +51,6 @@ def verdict(
         "commit": _commit(),
         "mutant": orders.mutant,
         "failed faults": run.failed,
-        "repaired": run.repaired,
         "not run": {**engine_faults.unavailable(), **run.unavailable},
         "history lines": len(lines),
         "folder": str(run.folder),
@@ -81,7 +80,6 @@ def table(found: dict[str, Any]) -> str:
     ]
     rows += [(f"fault: {kind}", count) for kind, count in found["faults"].items()]
     rows += [(f"NOT RUN: {kind}", why) for kind, why in found["not run"].items()]
-    rows += [(f"REPAIRED: {name}", "it was corrupt") for name in found["repaired"]]
     rows += [
         (f"FAILED: {kind}", count) for kind, count in found["failed faults"].items()
     ]
