@@ -5,6 +5,7 @@ head; own ones first, each at its time.
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Container, Iterable, Sequence
 
 import sqlalchemy as sa
@@ -29,6 +30,13 @@ LOG = log.get(__name__)
 
 SUSPECTS = 20
 """Own deadlines that were claimed before, looked at in one turn to choose one."""
+
+EACH, AIM, LEAST = 0.0001, 0.002, 50
+"""The pace of a line: see :mod:`liveness.pace`. (All that is in a line is due: more
+small batches cost it less than they would a walk.)"""
+
+WAIT = 0.01
+"""Seconds for which a batch waits for one own deadline at most."""
 
 
 class Firing:
@@ -65,7 +73,8 @@ class Firing:
         self._suspects = suspects
         self._backlog = backlog
         self._kinds = kinds
-        self._pace = Pace()
+        self._pace = Pace(EACH, AIM, LEAST)
+        self.sleep: Callable[[float], None] = time.sleep
         self.sweep_soon: Callable[[], None] = lambda: None
         self.on_missed: Callable[[], None] = lambda: None
         """Told of an own deadline that was not there at its time, and is not tried any
@@ -79,9 +88,28 @@ class Firing:
 
     def fire(self, connection: sa.Connection) -> None:
         """Claim and run what is due now, own deadlines first."""
+        if self._backlog.line(self._clock.monotonic()):
+            self._make_way(connection, LEAST)
         if line := self._line():
             self._from_head(connection, line, (), False)
-            return
+        else:
+            self._fire_known(connection)
+
+    def _make_way(self, connection: sa.Connection, rows: int) -> None:
+        """Before so many ``rows`` are claimed or completed: a few own deadlines that
+        are due are fired; so is the next, if it would be due before those are done.
+        (Not the one after it: there would always be another.)"""
+        self._fire_few(connection)
+        left = self.free_for()
+        if 0 < left < min(self._pace.seconds(rows), WAIT):
+            self.sleep(left)
+            self._fire_few(connection)
+
+    def _fire_few(self, connection: sa.Connection) -> None:
+        if self._agenda.few_due(self._clock.monotonic()):
+            self._fire_known(connection)
+
+    def _fire_known(self, connection: sa.Connection) -> None:
         ready = self._ready(connection)
         with self._admission.claiming():
             found = [entry.value for entry in ready]
@@ -102,6 +130,8 @@ class Firing:
     ) -> set[int] | None:
         """The same, in the transaction that completes the last batch, of which the ids
         that were stale are returned. None: nothing was claimed, nothing completed."""
+        if len(done) >= LEAST or self._backlog.line(self._clock.monotonic()):
+            self._make_way(connection, len(done) + LEAST)
         if line := self._line():
             return self._from_head(connection, line, done, again)
         ready = self._ready(connection)
@@ -154,7 +184,7 @@ class Firing:
                 self._backlog.ends(line)
             return None
         event = self.of_nobodys() if line is Line.NOBODYS else None
-        rows = self._pace.rows(self.free_for(line), room)
+        rows = self._pace.rows(self.free_for(line), room, len(done))
         ask = Ask(self._me, line, tuple(self._kinds), rows, event)
         began = self._clock.monotonic()
         with self._admission.claiming():
@@ -170,7 +200,8 @@ class Firing:
             told_of = functools.partial(self._claimed_from, line, told=told)
             self._runner.run_packed(claimed, claimed.ids, told_of)
         if claimed:
-            self._pace.took(len(claimed), self._clock.monotonic() - began)
+            seconds = self._clock.monotonic() - began
+            self._pace.took(len(claimed) + len(done), seconds)
         if len(claimed) < rows:
             self._backlog.ends(line)
             if line is Line.OWN:

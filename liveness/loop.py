@@ -23,7 +23,6 @@ from liveness.conf import Settings
 from liveness.db.connection import is_database_error, one_line
 from liveness.firing import Firing
 from liveness.model import Deadline
-from liveness.pace import LEAST
 from liveness.runner import Runner
 from liveness.settle import Last, Settler
 from liveness.sweep import Counts, Sweep
@@ -206,9 +205,6 @@ class Loop:
     def _settle(self, connection: sa.Connection, last: Last | None = None) -> int:
         self._runner.spend_late()
         self._settler.add(self._runner.collect())
-        if last is not None and self._settler.pending >= LEAST:
-            if self._agenda.few_due(self._clock.monotonic()):
-                self._firing.fire(connection)  # they do not wait for all those outcomes
         return self._settler.settle(connection, last)
 
     def _fire_after(

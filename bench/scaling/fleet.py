@@ -141,6 +141,7 @@ class Member:
             backlog,
             handlers,
         )
+        firing.sleep = lambda seconds: None
         sweep = Sweep(
             self.id,
             clock,

@@ -3,7 +3,7 @@
 import pytest
 import sqlalchemy as sa
 
-from liveness import agenda, loop, pace, sweep, walks
+from liveness import agenda, firing, pace, sweep, walks
 from liveness.db import tables
 from liveness.pace import AIM, Pace
 from tests.fleet import Recorder, wait_until
@@ -41,6 +41,21 @@ def test_a_page_is_worth_its_statements_however_soon_something_is_due():
     assert slow.rows(0.0, 1) == 1
 
 
+def test_what_is_taken_besides_takes_its_time_too():
+    known = paced(1000, 0.040)
+    assert known.rows(0.0401, 1000, besides=200) == 301
+    assert known.rows(0.0401, 300, besides=200) == 300
+    assert known.rows(0.0401, 1000, besides=900) == 2
+
+
+def test_until_a_page_is_done_a_guess_is_gone_by_and_then_no_more():
+    made = Pace(0.001, aim=0.002, least=3)
+    assert made.rows(0.0201, 1000) == 10
+    assert made.rows(0.0, 1000) == 3 and made.rows(0.0081, 1000) == 4
+    made.took(1000, 0.040)
+    assert made.seconds(1000) == pytest.approx(0.040)
+
+
 def test_the_pace_is_known_by_the_last_pages():
     known = paced(1000, 0.040)
     for _ in range(20):
@@ -58,6 +73,7 @@ def small_pages(monkeypatch):
     monkeypatch.setattr(sweep, "PAGE", 8)
     monkeypatch.setattr(walks, "PAGE", 40)
     monkeypatch.setattr(pace, "LEAST", 2)
+    monkeypatch.setattr(firing, "LEAST", 2)
 
 
 def slow(fleet, engine, name, each=0.001):
@@ -230,6 +246,7 @@ def lined(fleet, count):
     kinds = (Recorder(), mine)
     before, engine = fleet(*kinds), fleet(*kinds, batch_size=8)
     engine.parts.runner._mean = 0.0  # so that there is room for two batches
+    engine.parts.firing.sleep = fleet.clock.advance
     for number in range(count):
         before.live.arm("timer", f"timer{number}", due_in=1.0)
     fleet.execute(sa.update(D).values(owner_id=None))
@@ -277,7 +294,7 @@ def test_own_deadlines_keep_their_time_while_a_line_is_claimed(fleet):
 def test_a_few_that_are_due_do_not_wait_for_a_batch_of_outcomes(
     fleet, monkeypatch, count
 ):
-    monkeypatch.setattr(loop, "LEAST", 5)
+    monkeypatch.setattr(firing, "LEAST", 5)
     engine = fleet(Recorder(), batch_size=20)
     engine.turn()
     for number in range(5):
@@ -299,7 +316,7 @@ def test_a_few_that_are_due_do_not_wait_for_a_batch_of_outcomes(
 
 def test_a_few_do_wait_for_outcomes_that_take_no_time(fleet, monkeypatch):
     """One transaction for both."""
-    monkeypatch.setattr(loop, "LEAST", 5)
+    monkeypatch.setattr(firing, "LEAST", 5)
     engine = fleet(Recorder(), batch_size=20)
     engine.turn()
     for number in range(4):
@@ -325,18 +342,29 @@ def test_an_own_line_waits_for_nothing_that_is_in_it(fleet):
     assert sizes[:4] == [8, 8, 8, 8]
 
 
+def test_what_a_batch_completes_took_its_time_too(fleet):
+    engine, sizes = lined(fleet, 40)
+    go(engine, 2)
+    assert engine.parts.firing._pace.seconds(1) == pytest.approx(0.001)
+    go(engine, 1)  # eight more in eight milliseconds, and eight completed
+    assert sizes == [8, 8]
+    assert engine.parts.firing._pace.seconds(1) == pytest.approx(0.000875)
+
+
 def test_nobodys_line_leaves_time_for_an_own_line_that_begins_soon(fleet):
     engine, sizes = lined(fleet, 40)
     go(engine, 2)
     known = len(sizes)
-    engine.parts._backlog.own_from = fleet.clock.monotonic() + 0.0101
+    engine.parts._backlog.own_from = (
+        fleet.clock.monotonic() + 0.0261
+    )  # and of 13, 8 are done
     go(engine, 1)
     assert sizes[known:] == [5]
 
 
 @pytest.mark.parametrize("why", ["drains", "does not trust itself"])
 def test_who_may_not_claim_fires_no_few_before_its_outcomes(fleet, monkeypatch, why):
-    monkeypatch.setattr(loop, "LEAST", 1)
+    monkeypatch.setattr(firing, "LEAST", 1)
     engine = fleet(Recorder(), batch_size=20)
     engine.turn()
     engine.live.arm("timer", "done", due_in=1.0)
@@ -349,3 +377,60 @@ def test_who_may_not_claim_fires_no_few_before_its_outcomes(fleet, monkeypatch, 
     fleet.clock.advance(1.0 if why == "drains" else 40.0)  # without a beat
     engine.parts.loop.turn()
     assert [(row.key, row.state) for row in fleet.rows()] == [("due", "armed")]
+
+
+def begun(fleet, *due_in, done=True, full=False):
+    """What an engine does in a turn when own deadlines are due so soon, and it has a
+    line of which it knows that a row takes a millisecond: in its order, at which
+    time. ``done``: eight are to be completed; ``full``: it can hold no more."""
+    engine, _ = lined(fleet, 40)
+    go(engine, 2)
+    if not done:
+        engine.settle()
+    if full:
+        engine.parts.runner.batch_size = 0
+    began, calls = fleet.clock.monotonic(), []
+    for name, of in (("claim", "_heads"), ("claim_own", "_claims")):
+        target = getattr(engine.parts.firing, of)
+
+        def noted(*args, name=name, method=getattr(target, name), **options):
+            calls.append((name, round(1000 * (fleet.clock.monotonic() - began))))
+            return method(*args, **options)
+
+        setattr(target, name, noted)
+    for number, seconds in enumerate(due_in):
+        engine.live.arm("mine", f"{number}", due_in=seconds)
+    engine.parts.loop.turn()
+    return calls
+
+
+def test_a_batch_waits_for_the_own_deadline_that_would_be_due_before_it_is_done(fleet):
+    assert begun(fleet, 0.007) == [("claim_own", 7), ("claim", 7)]
+
+
+def test_it_waits_with_few_to_complete_too(fleet, monkeypatch):
+    monkeypatch.setattr(firing, "LEAST", 9)
+    assert begun(fleet, 0.007) == [("claim_own", 7), ("claim", 7)]
+
+
+def test_the_first_of_a_line_waits_as_well(fleet):
+    assert begun(fleet, 0.0015, done=False) == [("claim_own", 2), ("claim", 2)]
+
+
+def test_who_can_hold_no_more_waits_for_nothing(fleet):
+    assert begun(fleet, 0.0015, done=False, full=True) == []
+
+
+def test_it_does_not_wait_for_another(fleet):
+    assert begun(fleet, 0.007, 0.009) == [("claim_own", 7), ("claim", 7)]
+
+
+def test_it_waits_for_none_that_is_due_later(fleet, monkeypatch):
+    """Two rows to claim at least, and eight to complete, take ten milliseconds."""
+    monkeypatch.setattr(firing, "WAIT", 0.1)
+    assert begun(fleet, 0.0105) == [("claim", 0)]
+
+
+def test_it_waits_for_ten_milliseconds_at_most(fleet, monkeypatch):
+    monkeypatch.setattr(firing, "WAIT", 0.005)
+    assert begun(fleet, 0.0055) == [("claim", 0)]
