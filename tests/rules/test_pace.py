@@ -390,14 +390,18 @@ def begun(fleet, *due_in, done=True, full=False):
     if full:
         engine.parts.runner.batch_size = 0
     began, calls = fleet.clock.monotonic(), []
-    for name, of in (("claim", "_heads"), ("claim_own", "_claims")):
-        target = getattr(engine.parts.firing, of)
 
-        def noted(*args, name=name, method=getattr(target, name), **options):
+    def noted(target, name):
+        method = getattr(target, name)
+
+        def call(*args, **options):
             calls.append((name, round(1000 * (fleet.clock.monotonic() - began))))
             return method(*args, **options)
 
-        setattr(target, name, noted)
+        setattr(target, name, call)
+
+    noted(engine.parts.firing._heads, "claim")
+    noted(engine.parts.firing._claims, "claim_own")
     for number, seconds in enumerate(due_in):
         engine.live.arm("mine", f"{number}", due_in=seconds)
     engine.parts.loop.turn()
