@@ -95,27 +95,6 @@ class Firing:
         else:
             self._fire_known(connection)
 
-    def _make_way(self, connection: sa.Connection, rows: int) -> None:
-        """Before so many ``rows`` are claimed or completed: a few own deadlines that
-        are due are fired; so is the next, if it would be due before those are done.
-        (Not the one after it: there would always be another.)"""
-        self._fire_few(connection)
-        left = self.free_for()
-        if 0 < left < min(self._pace.seconds(rows), WAIT):
-            self.sleep(left)
-            self._fire_few(connection)
-
-    def _fire_few(self, connection: sa.Connection) -> None:
-        if self._agenda.few_due(self._clock.monotonic()):
-            self._fire_known(connection)
-
-    def _fire_known(self, connection: sa.Connection) -> None:
-        ready = self._ready(connection)
-        with self._admission.claiming():
-            found = [entry.value for entry in ready]
-            claimed = self._claims.claim_own(connection, self._me, found)
-            self._run(ready, claimed)
-
     def fire_due(self, connection: sa.Connection) -> None:
         """The same in the middle of a pass, if anything own is due."""
         now = self._clock.monotonic()
@@ -145,6 +124,27 @@ class Firing:
             self._run(ready, claimed)
         return stale
 
+    def _make_way(self, connection: sa.Connection, rows: int) -> None:
+        """Before so many ``rows`` are claimed or completed: a few own deadlines that
+        are due are fired; so is the next, if it would be due before those are done.
+        (Not the one after it: there would always be another.)"""
+        self._fire_few(connection)
+        left = self.free_for()
+        if 0 < left < min(self._pace.seconds(rows), WAIT):
+            self.sleep(left)
+            self._fire_few(connection)
+
+    def _fire_few(self, connection: sa.Connection) -> None:
+        if self._agenda.few_due(self._clock.monotonic()):
+            self._fire_known(connection)
+
+    def _fire_known(self, connection: sa.Connection) -> None:
+        ready = self._ready(connection)
+        with self._admission.claiming():
+            found = [entry.value for entry in ready]
+            claimed = self._claims.claim_own(connection, self._me, found)
+            self._run(ready, claimed)
+
     def _line(self) -> Line | None:
         """The line to claim from, when all that is known by its key is claimed."""
         now = self._clock.monotonic()
@@ -160,7 +160,7 @@ class Firing:
 
     def free_for(self, line: Line | None = None) -> float:
         """Seconds until an own deadline is due that can be claimed then, and is not in
-        the ``line`` that is claimed now."""
+        the ``line`` that is claimed now; infinity for none."""
         if not self._admission.room:
             return float("inf")
         due = self._next_known
