@@ -124,6 +124,26 @@ class Firing:
             self._run(ready, claimed)
         return stale
 
+    def park(
+        self,
+        connection: sa.Connection,
+        value: Deadline,
+        reason: str,
+        grace: float | None,
+    ) -> bool:
+        """Leave ``value`` to the operator; see :meth:`liveness.db.claims.Claims.park`.
+        False: it is not as it was found."""
+        parked = self._claims.park(connection, value, reason, grace)
+        if parked:
+            LOG.error(
+                "%s is parked for the operator: %s",
+                value,
+                reason,
+                event="parked",
+                engine=self._me,
+            )
+        return parked
+
     def _make_way(self, connection: sa.Connection, rows: int) -> None:
         """Before so many ``rows`` are claimed or completed: a few own deadlines that
         are due are fired; so is the next, if it would be due before those are done.
@@ -225,7 +245,7 @@ class Firing:
         ready: list[Entry] = []
         for entry in due:
             if reason := hopeless(entry.value, known=True):
-                self._park(connection, entry.value, reason)
+                self.park(connection, entry.value, reason, grace=0.0)
             else:
                 ready.append(entry)
         ready = _latest(ready)
@@ -258,16 +278,6 @@ class Firing:
         if (value.expired, value.orphaned) == (expired, not expired):
             return value
         return value._replace(expired=expired, orphaned=not expired)
-
-    def _park(self, connection: sa.Connection, value: Deadline, reason: str) -> None:
-        if self._claims.park(connection, value, reason, grace=0.0):
-            LOG.error(
-                "%s is parked for the operator: %s",
-                value,
-                reason,
-                event="parked",
-                engine=self._me,
-            )
 
 
 def _latest(entries: list[Entry]) -> list[Entry]:

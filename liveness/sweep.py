@@ -570,15 +570,7 @@ class Sweep:
         for value in values:
             known = value.kind in self._handlers
             reason = hopeless(value, known) or "its owner died (its kind says: park)"
-            if self._claims.park(connection, value, reason, grace):
-                LOG.error(
-                    "%s is parked for the operator: %s",
-                    value,
-                    reason,
-                    event="parked",
-                    engine=self._me,
-                )
-                counts.parked += 1
+            counts.parked += self._firing.park(connection, value, reason, grace)
 
     def _note_own(self, own: Iterable[Deadline]) -> None:
         """Put what is due before the next sweep on the agenda."""

@@ -5,20 +5,38 @@ import argparse
 import pytest
 
 from tests.chaos import __main__ as program
-from tests.chaos.database import Database
 from tests.chaos.run import Broken, Orders, Run
+from tests.chaos.singles import SQLite
 
 
-class Corrupt(Database):
+class Breaking(SQLite):
+    """It says so when it is asked for the time of that number."""
+
+    def __init__(self, number):
+        super().__init__(0)
+        self._left = number
+
     def corrupt(self):
-        return ["chaos.liveness_deadline: check: error: Corrupt"]
+        self._left -= 1
+        return [] if self._left else ["chaos.liveness_deadline: check: Corrupt"]
 
 
-def test_what_the_database_says_of_itself_is_the_reason(tmp_path):
-    run = Run(Orders(1.0, 1), Corrupt(4), tmp_path)
-    with pytest.raises(Broken, match="liveness_deadline: check: error: Corrupt"):
-        run._require_whole()
-    Run(Orders(1.0, 1), Database(4), tmp_path)._require_whole()
+@pytest.mark.parametrize("when", ["before the quiet", "after it", "never"])
+def test_what_the_database_says_of_itself_is_asked_twice(tmp_path, when):
+    number = {"before the quiet": 1, "after it": 2, "never": 3}[when]
+    database = Breaking(number)
+    database.start()
+    try:
+        database.prepare()
+        run = Run(Orders(1.0, 1), database, tmp_path, lambda line: None)
+        if when == "never":
+            assert run._end()["deadlines"] == []
+        else:
+            with pytest.raises(Broken, match="liveness_deadline: check: Corrupt"):
+                run._end()
+        assert (tmp_path / "database.json").exists() == (when == "never")
+    finally:
+        database.close()
 
 
 @pytest.mark.parametrize("broken", range(program.TRIES + 1))

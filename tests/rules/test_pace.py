@@ -290,18 +290,24 @@ def test_own_deadlines_keep_their_time_while_a_line_is_claimed(fleet):
     assert min(sizes[known:-1]) >= 2  # nor is the line left before it ends
 
 
+def answered(fleet, count):
+    """An engine that has so many outcomes to write; nothing else is due."""
+    engine = fleet(Recorder(), batch_size=20)
+    engine.turn()
+    for number in range(count):
+        engine.live.arm("timer", f"{number}", due_in=1.0)
+    fleet.clock.advance(1)
+    engine.turn()
+    wait_until(lambda: not engine.unanswered)
+    return engine
+
+
 @pytest.mark.parametrize("count", [agenda.FEW, agenda.FEW + 1])
 def test_a_few_that_are_due_do_not_wait_for_a_batch_of_outcomes(
     fleet, monkeypatch, count
 ):
     monkeypatch.setattr(firing, "LEAST", 5)
-    engine = fleet(Recorder(), batch_size=20)
-    engine.turn()
-    for number in range(5):
-        engine.live.arm("timer", f"{number}", due_in=1.0)
-    fleet.clock.advance(1)
-    engine.turn()
-    wait_until(lambda: not engine.unanswered)
+    engine = answered(fleet, 5)
     for number in range(count):
         engine.live.arm("timer", f"due{number}", due_in=1.0)
     fleet.clock.advance(1)
@@ -317,13 +323,7 @@ def test_a_few_that_are_due_do_not_wait_for_a_batch_of_outcomes(
 def test_a_few_do_wait_for_outcomes_that_take_no_time(fleet, monkeypatch):
     """One transaction for both."""
     monkeypatch.setattr(firing, "LEAST", 5)
-    engine = fleet(Recorder(), batch_size=20)
-    engine.turn()
-    for number in range(4):
-        engine.live.arm("timer", f"{number}", due_in=1.0)
-    fleet.clock.advance(1)
-    engine.turn()
-    wait_until(lambda: not engine.unanswered)
+    engine = answered(fleet, 4)
     engine.live.arm("timer", "due", due_in=1.0)
     fleet.clock.advance(1)
     done = []
@@ -355,10 +355,8 @@ def test_nobodys_line_leaves_time_for_an_own_line_that_begins_soon(fleet):
     engine, sizes = lined(fleet, 40)
     go(engine, 2)
     known = len(sizes)
-    engine.parts._backlog.own_from = (
-        fleet.clock.monotonic() + 0.0261
-    )  # and of 13, 8 are done
-    go(engine, 1)
+    engine.parts._backlog.own_from = fleet.clock.monotonic() + 0.0261
+    go(engine, 1)  # 13 rows in half of that, of which 8 are completed
     assert sizes[known:] == [5]
 
 
